@@ -1,0 +1,228 @@
+// Package journal keeps what a run must remember for the next one: which
+// destinations a domain's disks have, how far each is, which configuration was
+// replaced. One directory per domain, by default below /var/lib/xenlvm, holds
+// journal.jsonl (append-only JSON lines, each with a checksum, fsynced) and the
+// files that records name: digests of a copy, previous configurations.
+//
+// A torn last line is what a crash leaves and is dropped; a damaged line before
+// it is reported.
+package journal
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"hash/crc32"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"xenlvm/lib/fault"
+)
+
+// DefaultDir is where the journals of all domains are.
+const DefaultDir = "/var/lib/xenlvm"
+
+const (
+	version  = 1
+	fileName = "journal.jsonl"
+)
+
+// Record is one line.
+type Record struct {
+	Version int             `json:"v"`
+	Time    time.Time       `json:"time"`
+	Boot    string          `json:"boot"` // the kernel's boot id
+	Tool    string          `json:"tool"`
+	Kind    string          `json:"kind"`
+	Data    json.RawMessage `json:"data,omitempty"`
+	Sum     uint32          `json:"crc"` // Castagnoli, of the line with crc 0
+}
+
+// Journal is the journal of one domain.
+type Journal struct {
+	Dir    string
+	Domain string
+	tool   string
+}
+
+// Open names the journal of domain below dir. It creates nothing.
+func Open(dir, domain, tool string) (*Journal, error) {
+	if domain == "" || domain == "." || domain == ".." || strings.ContainsAny(domain, "/\x00\n\t") {
+		return nil, fault.Refuse("cannot keep a journal for domain %q: its name cannot name a directory", domain)
+	}
+	return &Journal{Dir: filepath.Join(dir, domain), Domain: domain, tool: tool}, nil
+}
+
+// Path is the path of a file beside the journal.
+func (j *Journal) Path(name string) string { return filepath.Join(j.Dir, name) }
+
+// Lock takes the domain for one run. It returns what releases it.
+func (j *Journal) Lock() (release func(), err error) {
+	if err := j.makeDir(); err != nil {
+		return nil, err
+	}
+	f, err := os.OpenFile(j.Path("lock"), os.O_CREATE|os.O_RDWR|unix.O_NOFOLLOW, 0o600)
+	if err != nil {
+		return nil, fmt.Errorf("cannot lock domain %s: %w", j.Domain, err)
+	}
+	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
+		holder := make([]byte, 64)
+		n, _ := f.ReadAt(holder, 0)
+		f.Close()
+		return nil, fault.Hint(fault.Refuse("cannot work on domain %s: another run has it (%s)", j.Domain, strings.TrimSpace(string(holder[:n]))),
+			"wait until it has ended, then run the same command again")
+	}
+	// Whom to wait for. The lock file itself stays: removing it would let two
+	// runs lock two different files.
+	if err := f.Truncate(0); err == nil {
+		fmt.Fprintf(f, "%s, process %d\n", j.tool, os.Getpid())
+	}
+	return func() { f.Close() }, nil
+}
+
+func (j *Journal) makeDir() error {
+	if err := os.MkdirAll(j.Dir, 0o700); err != nil {
+		return fmt.Errorf("cannot keep a journal for domain %s: %w", j.Domain, err)
+	}
+	return nil
+}
+
+// Append adds a record and returns when it is on disk.
+func (j *Journal) Append(kind string, data any) error {
+	if err := j.append(kind, data); err != nil {
+		return fmt.Errorf("cannot write the journal of domain %s: %w", j.Domain, err)
+	}
+	return nil
+}
+
+func (j *Journal) append(kind string, data any) error {
+	raw, err := json.Marshal(data)
+	if err != nil {
+		return err
+	}
+	boot, _ := os.ReadFile("/proc/sys/kernel/random/boot_id")
+	r := Record{Version: version, Time: time.Now().UTC(), Boot: string(bytes.TrimSpace(boot)), Tool: j.tool, Kind: kind, Data: raw}
+	if r.Sum, err = r.sum(); err != nil {
+		return err
+	}
+	line, err := json.Marshal(r)
+	if err != nil {
+		return err
+	}
+	if err := j.makeDir(); err != nil {
+		return err
+	}
+	f, err := os.OpenFile(j.Path(fileName), os.O_CREATE|os.O_RDWR|unix.O_NOFOLLOW, 0o600)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	end, err := wholeLines(f)
+	if err != nil {
+		return err
+	}
+	// A torn line is overwritten: behind it, ours would be lost with it.
+	if err := f.Truncate(end); err != nil {
+		return err
+	}
+	if _, err := f.WriteAt(append(line, '\n'), end); err != nil {
+		return errors.Join(err, f.Truncate(end))
+	}
+	if err := f.Sync(); err != nil {
+		return err
+	}
+	return SyncDir(j.Dir)
+}
+
+// wholeLines is the length of f up to its last newline.
+func wholeLines(f *os.File) (int64, error) {
+	info, err := f.Stat()
+	if err != nil {
+		return 0, err
+	}
+	end := info.Size()
+	buf := make([]byte, 4096)
+	for end > 0 {
+		n := min(end, int64(len(buf)))
+		if _, err := f.ReadAt(buf[:n], end-n); err != nil {
+			return 0, err
+		}
+		if i := bytes.LastIndexByte(buf[:n], '\n'); i >= 0 {
+			return end - n + int64(i) + 1, nil
+		}
+		end -= n
+	}
+	return 0, nil
+}
+
+// SyncDir makes the names in dir durable.
+func SyncDir(dir string) error {
+	d, err := os.Open(dir)
+	if err != nil {
+		return err
+	}
+	defer d.Close()
+	return d.Sync()
+}
+
+func (r Record) sum() (uint32, error) {
+	r.Sum = 0
+	b, err := json.Marshal(r)
+	return crc32.Checksum(b, crc32.MakeTable(crc32.Castagnoli)), err
+}
+
+// Read returns all records, oldest first. A journal that does not exist has none.
+func (j *Journal) Read() ([]Record, error) {
+	all, err := os.ReadFile(j.Path(fileName))
+	if errors.Is(err, os.ErrNotExist) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("cannot read the journal of domain %s: %w", j.Domain, err)
+	}
+	var records []Record
+	for n := 1; len(all) > 0; n++ {
+		line, rest, whole := bytes.Cut(all, []byte("\n"))
+		if !whole {
+			break
+		}
+		all = rest
+		r, err := decode(line)
+		if err != nil {
+			return nil, fault.Hint(fault.Refuse("cannot read the journal of domain %s: line %d of %s: %w", j.Domain, n, j.Path(fileName), err),
+				"if nothing is under way for %s, move that file away and start anew", j.Domain)
+		}
+		records = append(records, r)
+	}
+	return records, nil
+}
+
+func decode(line []byte) (Record, error) {
+	var r Record
+	if err := json.Unmarshal(line, &r); err != nil {
+		return r, fmt.Errorf("damaged: %w", err)
+	}
+	if r.Version > version {
+		return r, fmt.Errorf("written by a newer version (%d, this one knows %d)", r.Version, version)
+	}
+	if want, err := r.sum(); err != nil || want != r.Sum {
+		return r, errors.New("damaged: its checksum does not fit")
+	}
+	return r, nil
+}
+
+// Last is the newest record of a kind whose data fit accepts. A nil fit accepts
+// all. The boolean is false when there is none.
+func Last(records []Record, kind string, fit func(json.RawMessage) bool) (Record, bool) {
+	for i := len(records) - 1; i >= 0; i-- {
+		if r := records[i]; r.Kind == kind && (fit == nil || fit(r.Data)) {
+			return r, true
+		}
+	}
+	return Record{}, false
+}

@@ -1,0 +1,170 @@
+package journal
+
+import (
+	"encoding/json"
+	"os"
+	"strings"
+	"testing"
+
+	"xenlvm/lib/fault"
+)
+
+func open(t *testing.T) *Journal {
+	t.Helper()
+	j, err := Open(t.TempDir(), "vm3", "test")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return j
+}
+
+func add(t *testing.T, j *Journal, kind, text string) {
+	t.Helper()
+	if err := j.Append(kind, text); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func texts(t *testing.T, j *Journal) string {
+	t.Helper()
+	records, err := j.Read()
+	if err != nil {
+		t.Fatal(err)
+	}
+	var all []string
+	for _, r := range records {
+		var s string
+		if err := json.Unmarshal(r.Data, &s); err != nil {
+			t.Fatal(err)
+		}
+		all = append(all, r.Kind+"="+s)
+	}
+	return strings.Join(all, " ")
+}
+
+func TestAppendAndRead(t *testing.T) {
+	j := open(t)
+	if got := texts(t, j); got != "" {
+		t.Errorf("an absent journal reads %q", got)
+	}
+	add(t, j, "a", "1")
+	add(t, j, "b", "2<>&\u2028")
+	add(t, j, "a", "3")
+	if got, want := texts(t, j), "a=1 b=2<>&\u2028 a=3"; got != want {
+		t.Errorf("read %q; want %q", got, want)
+	}
+	records, _ := j.Read()
+	if r, ok := Last(records, "a", nil); !ok || string(r.Data) != `"3"` {
+		t.Errorf("Last = %v, %v", r, ok)
+	}
+	if _, ok := Last(records, "c", nil); ok {
+		t.Error("found a kind that is not there")
+	}
+	if info, err := os.Stat(j.Path(fileName)); err != nil || info.Mode().Perm() != 0o600 {
+		t.Errorf("mode %v, %v", info.Mode(), err)
+	}
+}
+
+// Every prefix of the file is a crash: whole lines are kept, the torn one is
+// not, and the next record lands behind the whole ones.
+func TestTornAtEveryByte(t *testing.T) {
+	j := open(t)
+	add(t, j, "a", "1")
+	first, _ := os.ReadFile(j.Path(fileName))
+	add(t, j, "b", "2")
+	all, _ := os.ReadFile(j.Path(fileName))
+	for n := range all {
+		if err := os.WriteFile(j.Path(fileName), all[:n], 0o600); err != nil {
+			t.Fatal(err)
+		}
+		want := ""
+		if n >= len(first) {
+			want = "a=1"
+		}
+		if got := texts(t, j); got != want {
+			t.Fatalf("cut at %d: read %q; want %q", n, got, want)
+		}
+		add(t, j, "c", "3")
+		if got := texts(t, j); got != strings.TrimSpace(want+" c=3") {
+			t.Fatalf("cut at %d, then appended: read %q", n, got)
+		}
+	}
+}
+
+func TestDamageIsReported(t *testing.T) {
+	j := open(t)
+	add(t, j, "a", "1")
+	add(t, j, "b", "2")
+	all, _ := os.ReadFile(j.Path(fileName))
+	for n := range all {
+		flipped := append([]byte(nil), all...)
+		flipped[n] ^= 1
+		if err := os.WriteFile(j.Path(fileName), flipped, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		records, err := j.Read()
+		// The newline of the last line makes it torn; everything else is damage.
+		if n == len(all)-1 {
+			if err != nil || len(records) != 1 {
+				t.Errorf("last newline flipped: %d records, %v", len(records), err)
+			}
+			continue
+		}
+		if err == nil {
+			t.Errorf("byte %d (%q) flipped: not noticed", n, all[n])
+		} else if fault.StatusOf(err) != fault.Refused {
+			t.Errorf("byte %d: status of %v", n, err)
+		}
+	}
+}
+
+func TestNewerVersionIsRefused(t *testing.T) {
+	j := open(t)
+	add(t, j, "a", "1")
+	all, _ := os.ReadFile(j.Path(fileName))
+	newer := strings.Replace(string(all), `"v":1`, `"v":2`, 1)
+	if err := os.WriteFile(j.Path(fileName), []byte(newer), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := j.Read(); err == nil || !strings.Contains(err.Error(), "newer version") {
+		t.Errorf("error = %v", err)
+	}
+}
+
+func TestLock(t *testing.T) {
+	j := open(t)
+	release, err := j.Lock()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := j.Lock(); fault.StatusOf(err) != fault.Refused || !strings.Contains(err.Error(), "test, process ") {
+		t.Errorf("second lock: %v", err)
+	}
+	release()
+	release, err = j.Lock()
+	if err != nil {
+		t.Fatalf("after release: %v", err)
+	}
+	release()
+}
+
+func TestNamesThatAreNoDirectory(t *testing.T) {
+	for _, name := range []string{"", ".", "..", "a/b", "a\nb", "a\x00b"} {
+		if _, err := Open(t.TempDir(), name, "test"); err == nil {
+			t.Errorf("Open(%q) was accepted", name)
+		}
+	}
+}
+
+func FuzzDecode(f *testing.F) {
+	f.Add([]byte(`{"v":1,"time":"2026-01-01T00:00:00Z","boot":"x","tool":"t","kind":"k","data":{},"crc":1}`))
+	f.Add([]byte(`{"v":9}`))
+	f.Add([]byte(``))
+	f.Fuzz(func(t *testing.T, line []byte) {
+		if r, err := decode(line); err == nil {
+			if want, _ := r.sum(); want != r.Sum {
+				t.Errorf("accepted a wrong checksum in %q", line)
+			}
+		}
+	})
+}
