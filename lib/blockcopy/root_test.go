@@ -1,0 +1,164 @@
+package blockcopy
+
+import (
+	"context"
+	"errors"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"golang.org/x/sys/unix"
+
+	"xenlvm/lib/extent"
+)
+
+// needRoot skips a test that makes block devices or mounts.
+func needRoot(t testing.TB) {
+	t.Helper()
+	if os.Geteuid() != 0 || os.Getenv("XENLVM_ROOT_TESTS") != "1" {
+		t.Skip("needs root and XENLVM_ROOT_TESTS=1: it attaches loop devices")
+	}
+}
+
+// loopDevice attaches a file of its own holding b to a free loop device of
+// the given sector size, and detaches that device afterwards if it still has
+// that file.
+func loopDevice(t testing.TB, b []byte, sector string) *os.File {
+	t.Helper()
+	needRoot(t)
+	backing := scratch(t, b).Name()
+	out, err := exec.Command("losetup", "-f", "--show", "-b", sector, backing).CombinedOutput()
+	if err != nil {
+		t.Fatalf("losetup: %v: %s", err, out)
+	}
+	dev := strings.TrimSpace(string(out))
+	t.Cleanup(func() {
+		sys := filepath.Join("/sys/block", filepath.Base(dev), "loop/backing_file")
+		if now, err := os.ReadFile(sys); err != nil || strings.TrimSpace(string(now)) != backing {
+			t.Errorf("%s does not have %s any more, left alone: %s %v", dev, backing, now, err)
+			return
+		}
+		if out, err := exec.Command("losetup", "-d", dev).CombinedOutput(); err != nil {
+			t.Errorf("losetup -d %s: %v: %s", dev, err, out)
+		}
+	})
+	f, err := os.OpenFile(dev, os.O_RDWR|os.O_EXCL, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { f.Close() })
+	return f
+}
+
+// A dirty device larger than the image: copy, delta, verify, on both sector
+// sizes, with and without BLKZEROOUT.
+func TestDevice(t *testing.T) {
+	ctx := context.Background()
+	for _, c := range []struct {
+		name, sector string
+		slow         bool
+	}{{"512", "512", false}, {"4096", "4096", false}, {"written zeros", "512", true}} {
+		t.Run(c.name, func(t *testing.T) {
+			dst := loopDevice(t, noise(12<<20, 1), c.sector)
+			src := all(noise(9<<20+512, 2))
+			clear(src.b[3<<20 : 5<<20])
+			clear(src.b[7<<20 : 8<<20])
+			src.data = extent.Whole(src.Size()).Subtract(extent.Of(extent.Range{Off: 3 << 20, Len: 2 << 20}))
+			cp, err := newCopier(dst, src, Options{})
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer cp.dst.close()
+			cp.dst.slowZero.Store(c.slow)
+			if err := cp.run(ctx); err != nil {
+				t.Fatal(err)
+			}
+			if cp.dst.direct == nil || cp.dst.buffered.Load() || cp.dst.slowZero.Load() != c.slow {
+				t.Errorf("direct %v, buffered %v, slow zeros %v", cp.dst.direct != nil, cp.dst.buffered.Load(), cp.dst.slowZero.Load())
+			}
+			sums := cp.sums
+			expect(t, dst, src.b)
+			if err := Verify(ctx, dst, sums, nil, Options{}); err != nil {
+				t.Fatal(err)
+			}
+
+			clear(src.b[9<<20:]) // the last sector becomes zero
+			src.b[100] ^= 1
+			src.data = src.data.Subtract(extent.Of(extent.Range{Off: 1 << 20, Len: 1 << 20}))
+			clear(src.b[1<<20 : 2<<20])
+			st, sums, err := Copy(ctx, dst, src, Options{Before: sums})
+			if err != nil {
+				t.Fatal(err)
+			}
+			if st.BytesWritten != 65536 || st.BytesZeroed != 1<<20+512 {
+				t.Errorf("%+v", st)
+			}
+			expect(t, dst, src.b)
+			flip(t, dst, 12<<20-1)
+			var m *MismatchError
+			if err := Verify(ctx, dst, sums, nil, Options{}); !errors.As(err, &m) || m.Offset+m.Length != 12<<20 {
+				t.Errorf("a byte of the tail flipped: %v", err)
+			}
+		})
+	}
+}
+
+func TestDeviceTooSmall(t *testing.T) {
+	old := noise(1<<20, 1)
+	dst := loopDevice(t, old, "512")
+	_, _, err := Copy(context.Background(), dst, all(make([]byte, 1<<20+512)), Options{})
+	if err == nil || !strings.Contains(err.Error(), "its 1048576 bytes are less than the 1049088 of the source") {
+		t.Error(err)
+	}
+	expect(t, dst, old)
+}
+
+// Verify must see what the device holds, not what the kernel remembers: the
+// backing file is changed behind the back of the loop device's page cache.
+func TestVerifyPastPageCache(t *testing.T) {
+	dst := loopDevice(t, make([]byte, 4<<20), "512")
+	sums := copyAll(t, dst, noise(4<<20, 1), nil)
+	b := make([]byte, 4096)
+	if _, err := dst.ReadAt(b, 1<<20); err != nil { // now it is cached
+		t.Fatal(err)
+	}
+	backing, err := os.ReadFile(filepath.Join("/sys/block", filepath.Base(dst.Name()), "loop/backing_file"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	f, err := os.OpenFile(strings.TrimSpace(string(backing)), os.O_RDWR, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	flip(t, f, 1<<20)
+	var m *MismatchError
+	if err := Verify(context.Background(), dst, sums, nil, Options{}); !errors.As(err, &m) || m.Offset != 1<<20 {
+		t.Errorf("%v", err)
+	}
+}
+
+// A full filesystem: the error is reported, whichever call it comes from.
+func TestNoSpace(t *testing.T) {
+	needRoot(t)
+	dir := t.TempDir()
+	if err := unix.Mount("tmpfs", dir, "tmpfs", 0, "size=1m"); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := unix.Unmount(dir, 0); err != nil {
+			t.Error(err)
+		}
+	})
+	f, err := os.Create(filepath.Join(dir, "dst"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	_, sums, err := Copy(context.Background(), f, all(noise(4<<20, 1)), Options{})
+	if !errors.Is(err, unix.ENOSPC) || !strings.HasPrefix(err.Error(), "cannot write destination at ") || sums != nil {
+		t.Error(err)
+	}
+}

@@ -1,0 +1,53 @@
+package blockcopy
+
+import (
+	"context"
+	"fmt"
+	"os"
+
+	"xenlvm/lib/extent"
+)
+
+// Scan makes the digests of what dst holds in its first size bytes, read from
+// the device. Given as Options.Before they make a Copy of a source of that
+// size continue where one without digests was left: it writes what differs,
+// and zeroes the rest of dst, which Scan does not look at.
+func Scan(ctx context.Context, dst *os.File, size int64, o Options) (*Digests, error) {
+	have, _, err := deviceSize(dst)
+	if err != nil {
+		return nil, fmt.Errorf("cannot scan destination: %w", err)
+	}
+	if have < size || size < 0 {
+		return nil, fmt.Errorf("cannot scan destination %s: its %d bytes are less than %d", dst.Name(), have, size)
+	}
+	if o.BlockSize == 0 {
+		o.BlockSize = blockFor(size)
+	}
+	if err := checkBlock(o.BlockSize); err != nil {
+		return nil, fmt.Errorf("cannot scan destination: %w", err)
+	}
+	r, err := openReader(dst)
+	if err != nil {
+		return nil, fmt.Errorf("cannot scan destination: %w", err)
+	}
+	defer r.close()
+	d := newDigests(size, o.BlockSize)
+	d.restUnknown = true
+	zero := make([]byte, chunkSize)
+	p := newPace(o, size)
+	err = p.each(ctx, extent.Whole(size), func(_ context.Context, buf []byte, at extent.Range) error {
+		buf = buf[:at.Len]
+		if err := r.read(buf, at.Off); err != nil {
+			return err
+		}
+		for off := int64(0); off < at.Len; off += int64(d.block) {
+			d.sums[(at.Off+off)/int64(d.block)] = d.sum(buf[off:min(off+int64(d.block), at.Len)], zero)
+		}
+		p.done(at.Len, 0, 0)
+		return nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	return d, nil
+}

@@ -1,0 +1,89 @@
+package blockcopy
+
+import (
+	"bytes"
+	"io"
+	"math/rand/v2"
+	"os"
+	"path/filepath"
+	"testing"
+
+	"xenlvm/lib/extent"
+)
+
+// flat is a source that holds its bytes in memory.
+type flat struct{ *bytes.Reader }
+
+func (m flat) Data() (extent.Set, error) { return extent.Whole(m.Reader.Size()), nil }
+
+// TestScanServesAsBefore changes one block of a source whose destination nobody
+// remembers: after a scan, one block is written.
+func TestScanServesAsBefore(t *testing.T) {
+	data := make([]byte, 3<<20+777)
+	for i := range data[:2<<20] {
+		data[i] = byte(rand.Uint32())
+	}
+	dst, err := os.Create(filepath.Join(t.TempDir(), "dst"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer dst.Close()
+	if _, _, err := Copy(t.Context(), dst, flat{bytes.NewReader(data)}, Options{}); err != nil {
+		t.Fatal(err)
+	}
+	sums, err := Scan(t.Context(), dst, int64(len(data)), Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := Verify(t.Context(), dst, sums, nil, Options{}); err != nil {
+		t.Errorf("what was scanned does not verify: %v", err)
+	}
+	data[1<<20+5] ^= 1
+	stats, _, err := Copy(t.Context(), dst, flat{bytes.NewReader(data)}, Options{Before: sums})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if stats.BytesWritten != defaultBlock {
+		t.Errorf("wrote %d bytes for one changed byte; want one block of %d", stats.BytesWritten, defaultBlock)
+	}
+	got, err := io.ReadAll(io.NewSectionReader(dst, 0, int64(len(data))+1))
+	if err != nil || !bytes.Equal(got, data) {
+		t.Errorf("the destination differs from the source (%d bytes, %v)", len(got), err)
+	}
+	if _, err := Scan(t.Context(), dst, int64(len(data))+1, Options{}); err == nil {
+		t.Error("more was scanned than is there")
+	}
+}
+
+// TestDifferNamesTheChangedBlocks compares a source with digests of what it was.
+func TestDifferNamesTheChangedBlocks(t *testing.T) {
+	data := make([]byte, 2<<20+5)
+	data[7], data[1<<20] = 1, 2
+	dst, err := os.Create(filepath.Join(t.TempDir(), "dst"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer dst.Close()
+	_, sums, err := Copy(t.Context(), dst, flat{bytes.NewReader(data)}, Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	differ := func() string {
+		s, err := Differ(t.Context(), flat{bytes.NewReader(data)}, sums, Options{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		var all string
+		for r := range s.All() {
+			all += r.String() + ";"
+		}
+		return all
+	}
+	if got := differ(); got != "" {
+		t.Errorf("an unchanged source differs in %s", got)
+	}
+	data[7], data[len(data)-1] = 0, 9 // a block became zero; the last, short one is new
+	if got, want := differ(), "0 65536;2097152 5;"; got != want {
+		t.Errorf("Differ = %s; want %s", got, want)
+	}
+}

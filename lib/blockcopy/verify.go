@@ -1,0 +1,79 @@
+package blockcopy
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"os"
+
+	"xenlvm/lib/extent"
+)
+
+// MismatchError says that the destination does not hold what was copied.
+type MismatchError struct {
+	Offset, Length int64 // the block that differs, in bytes
+	Want, Got      Sum
+}
+
+func (e *MismatchError) Error() string {
+	return fmt.Sprintf("destination differs in the %d bytes at %d: digest %s, should be %s", e.Length, e.Offset, e.Got, e.Want)
+}
+
+// Verify reads dst from the device, not from the page cache, and compares it
+// with the digests d of its source: the blocks that ranges touch, or all of
+// dst if ranges is nil. What lies after the end of the source must be zero. If
+// blocks differ the error is a *MismatchError for one of them.
+func Verify(ctx context.Context, dst *os.File, d *Digests, ranges *extent.Set, o Options) error {
+	size, _, err := deviceSize(dst)
+	if err != nil {
+		return fmt.Errorf("cannot verify destination: %w", err)
+	}
+	if size < d.size {
+		return fmt.Errorf("cannot verify destination %s: its %d bytes are less than the %d of the source", dst.Name(), size, d.size)
+	}
+	look := extent.Whole(size)
+	if ranges != nil {
+		look = ranges.Align(int64(d.block)).Clip(size)
+	}
+	r, err := openReader(dst)
+	if err != nil {
+		return fmt.Errorf("cannot verify destination: %w", err)
+	}
+	defer r.close()
+	v := &verifier{r: r, d: d, zero: alignedBuffer(chunkSize), pace: newPace(o, look.Bytes())}
+	return v.pace.each(ctx, look, v.chunk)
+}
+
+type verifier struct {
+	r    *reader
+	d    *Digests
+	zero []byte
+	pace *pace
+}
+
+func (v *verifier) chunk(_ context.Context, buf []byte, r extent.Range) error {
+	buf = buf[:r.Len]
+	if err := v.r.read(buf, r.Off); err != nil {
+		return err
+	}
+	v.pace.done(r.Len, 0, 0)
+	block := int64(v.d.block)
+	for off := r.Off; off < r.End(); {
+		end := min(off-off%block+block, r.End())
+		want := Sum{}
+		if off < v.d.size {
+			end = min(end, v.d.size)
+			want = v.d.sums[off/block]
+		}
+		b := buf[off-r.Off : end-r.Off]
+		if want == (Sum{}) && bytes.Equal(b, v.zero[:len(b)]) {
+			off = end
+			continue
+		}
+		if got := v.d.sum(b, v.zero); got != want {
+			return &MismatchError{Offset: off, Length: end - off, Want: want, Got: got}
+		}
+		off = end
+	}
+	return nil
+}

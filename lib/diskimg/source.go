@@ -1,0 +1,192 @@
+package diskimg
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"os"
+
+	"golang.org/x/sys/unix"
+
+	"xenlvm/lib/extent"
+)
+
+// Source is an image opened for reading. It is safe for concurrent use.
+type Source interface {
+	io.ReaderAt
+	io.Closer
+	// Size is the length of the disk in bytes.
+	Size() int64
+	// Data is the ranges that may hold other bytes than zero.
+	Data() (extent.Set, error)
+	// Unchanged reports whether the path still leads to what was opened, and
+	// of the same size; for qcow2 also whether it was written to. A copy
+	// during which it changed is worth nothing.
+	Unchanged() error
+}
+
+// OpenSource opens the disk in the image file or block device at path, whose
+// configured format is "raw" or "qcow2". CheckFormat applies.
+func OpenSource(path, format string) (Source, error) {
+	f, err := open(path)
+	if err != nil {
+		return nil, err
+	}
+	s, err := newSource(f, path, format)
+	if err != nil {
+		_ = f.Close() // nothing was written
+		return nil, err
+	}
+	return s, nil
+}
+
+func newSource(f *os.File, path, format string) (Source, error) {
+	size, err := check(f)
+	if err != nil {
+		return nil, fmt.Errorf("cannot read %s: %w", path, err)
+	}
+	info := Info{Path: path, FileSize: size}
+	if info.Format, err = magic(f, size); err != nil {
+		return nil, fmt.Errorf("cannot read %s: %w", path, err)
+	}
+	if err := CheckFormat(info, format); err != nil {
+		return nil, err
+	}
+	id, err := identify(f)
+	if err != nil {
+		return nil, fmt.Errorf("cannot read %s: %w", path, err)
+	}
+	o := opened{f: f, path: path, id: id}
+	if info.Format == Qcow2 {
+		q, err := openQcow2(f, size)
+		if err != nil {
+			return nil, fmt.Errorf("cannot read %s: %w", path, err)
+		}
+		return &qcow2Source{opened: o, qcow2Disk: q}, nil
+	}
+	if size%sector != 0 {
+		return nil, fmt.Errorf("cannot read %s: its size %d is not a multiple of %d bytes", path, size, sector)
+	}
+	return &rawSource{opened: o, size: size}, nil
+}
+
+// opened is the file under a source.
+type opened struct {
+	f    *os.File
+	path string
+	id   identity
+}
+
+// identity is what makes a file the same file.
+type identity struct {
+	dev, ino, rdev uint64
+	size           int64
+	mtime, ctime   unix.Timespec
+}
+
+func identify(f *os.File) (identity, error) {
+	var st unix.Stat_t
+	if err := unix.Fstat(int(f.Fd()), &st); err != nil {
+		return identity{}, err
+	}
+	size, err := check(f)
+	return identity{uint64(st.Dev), st.Ino, uint64(st.Rdev), size, st.Mtim, st.Ctim}, err
+}
+
+// unchanged compares what path leads to now with what was opened.
+func (o *opened) unchanged(written bool) error {
+	err := o.compare(written)
+	if err != nil {
+		return fmt.Errorf("cannot rely on the copy of %s: %w", o.path, err)
+	}
+	return nil
+}
+
+func (o *opened) compare(written bool) error {
+	f, err := open(o.path)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	now, err := identify(f)
+	switch {
+	case err != nil:
+		return err
+	case now.rdev != o.id.rdev || now.rdev == 0 && (now.dev != o.id.dev || now.ino != o.id.ino):
+		return errors.New("it was replaced while it was read")
+	case now.size != o.id.size:
+		return fmt.Errorf("its size was %d and is %d", o.id.size, now.size)
+	case written && (now.mtime != o.id.mtime || now.ctime != o.id.ctime):
+		return errors.New("it was written to while it was read")
+	}
+	return nil
+}
+
+// Close closes the image.
+func (o *opened) Close() error { return o.f.Close() }
+
+// qcow2Source: writes to a qcow2 file move its tables, so reading it while it
+// is written gives garbage.
+type qcow2Source struct {
+	opened
+	*qcow2Disk
+}
+
+func (s *qcow2Source) Unchanged() error { return s.unchanged(true) }
+
+type rawSource struct {
+	opened
+	size int64
+}
+
+func (s *rawSource) Size() int64                             { return s.size }
+func (s *rawSource) Unchanged() error                        { return s.unchanged(false) }
+func (s *rawSource) ReadAt(b []byte, off int64) (int, error) { return s.f.ReadAt(b, off) }
+
+// Data asks the filesystem for the holes. What is written but has no place on
+// the disk yet was taken for a hole by more than one filesystem, so it is
+// written out first. Block devices, and filesystems that cannot tell, are all
+// data.
+func (s *rawSource) Data() (extent.Set, error) {
+	fd := int(s.f.Fd())
+	if s.id.rdev != 0 {
+		return extent.Whole(s.size), nil
+	}
+	if err := unix.Fdatasync(fd); err != nil && !errors.Is(err, unix.EINVAL) && !errors.Is(err, unix.EROFS) {
+		return extent.Set{}, fmt.Errorf("cannot read %s: %w", s.path, err)
+	}
+	var set extent.Set
+	for off := int64(0); off < s.size; {
+		data, err := unix.Seek(fd, off, unix.SEEK_DATA)
+		if errors.Is(err, unix.ENXIO) {
+			break // only a hole is left
+		}
+		hole := s.size
+		if err == nil {
+			hole, err = unix.Seek(fd, data, unix.SEEK_HOLE)
+		}
+		if errors.Is(err, unix.EINVAL) || errors.Is(err, unix.EOPNOTSUPP) {
+			return extent.Whole(s.size), nil
+		}
+		if err != nil {
+			return extent.Set{}, fmt.Errorf("cannot find the holes of %s: %w", s.path, err)
+		}
+		data, hole = min(data, s.size), min(hole, s.size)
+		set = bound(set, data, hole-data)
+		off = hole
+	}
+	return set, nil
+}
+
+// maxRanges bounds a data map to 4 MiB of memory.
+const maxRanges = 1 << 18
+
+// bound adds a range at the end of s, and when there are too many forgets the
+// smallest holes: reading zeros costs time, never correctness.
+func bound(s extent.Set, off, n int64) extent.Set {
+	s.Add(off, n)
+	for gap := int64(64 << 10); s.Len() > maxRanges; gap *= 2 {
+		s = s.Close(gap)
+	}
+	return s
+}
