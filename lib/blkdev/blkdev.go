@@ -1,0 +1,218 @@
+// Package blkdev asks the kernel about block devices: how large, in use by
+// whom, built on what. It changes nothing.
+//
+// Devices are known by their number (major:minor), never by a name: a name in
+// /dev can be a link, and the same device has several.
+package blkdev
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"github.com/prometheus/procfs"
+	"github.com/u-root/u-root/pkg/mount/block"
+	"golang.org/x/sys/unix"
+
+	"xenlvm/lib/fault"
+	"xenlvm/lib/units"
+)
+
+// Number is the number of a device.
+type Number struct{ Major, Minor uint32 }
+
+func (n Number) String() string { return fmt.Sprintf("%d:%d", n.Major, n.Minor) }
+
+// NumberOf makes a Number of st_dev or st_rdev.
+func NumberOf(dev uint64) Number { return Number{unix.Major(dev), unix.Minor(dev)} }
+
+// Device is a block device.
+type Device struct {
+	Path       string // as the user named it
+	Node       string // the name that is no link: /dev/dm-3
+	Number     Number
+	Size       units.Bytes
+	SectorSize int // logical, bytes
+}
+
+// Stat looks at the block device that path names. The error is a refusal.
+func Stat(path string) (Device, error) {
+	node, err := filepath.EvalSymlinks(path)
+	if err != nil {
+		return Device{}, fault.Refuse("cannot use %s: %w", path, cause(err))
+	}
+	var st unix.Stat_t
+	if err := unix.Stat(node, &st); err != nil {
+		return Device{}, fault.Refuse("cannot use %s: %w", path, err)
+	}
+	if st.Mode&unix.S_IFMT != unix.S_IFBLK {
+		return Device{}, fault.Refuse("cannot use %s: it is not a block device", path)
+	}
+	d := Device{Path: path, Node: node, Number: NumberOf(st.Rdev)}
+	// u-root finds a device by the last element of its path, so it must get
+	// the name that sysfs has.
+	b, err := block.Device(d.kernelName())
+	if err != nil {
+		return Device{}, fault.Refuse("cannot use %s: %w", path, err)
+	}
+	size, err := b.Size()
+	if err != nil {
+		return Device{}, fault.Refuse("cannot read the size of %s: %w", path, err)
+	}
+	d.Size = units.Bytes(size)
+	if d.SectorSize, err = b.BlockSize(); err != nil {
+		return Device{}, fault.Refuse("cannot read the sector size of %s: %w", path, err)
+	}
+	return d, nil
+}
+
+// sysfs is the device's directory in sysfs.
+func (d Device) sysfs() string { return "/sys/dev/block/" + d.Number.String() }
+
+// kernelName is the device's name in sysfs: dm-3.
+func (d Device) kernelName() string {
+	real, err := filepath.EvalSymlinks(d.sysfs())
+	if err != nil {
+		return filepath.Base(d.Node)
+	}
+	return filepath.Base(real)
+}
+
+// Holders are the kernel names of the devices built on d: a snapshot on its
+// origin, an array on its member.
+func (d Device) Holders() []string { return names(d.sysfs() + "/holders") }
+
+func names(dir string) []string {
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		return nil
+	}
+	all := make([]string, len(entries))
+	for i, e := range entries {
+		all[i] = e.Name()
+	}
+	return all
+}
+
+// DependsOn says whether d is other, or is built on it by way of any number of
+// device-mapper, md or loop devices.
+func (d Device) DependsOn(other Number) bool {
+	return dependsOn(d.Number, other, map[Number]bool{})
+}
+
+func dependsOn(n, other Number, seen map[Number]bool) bool {
+	if n == other {
+		return true
+	}
+	if seen[n] {
+		return false
+	}
+	seen[n] = true
+	dir := "/sys/dev/block/" + n.String()
+	var below []Number
+	for _, slave := range names(dir + "/slaves") {
+		if b, err := os.ReadFile(dir + "/slaves/" + slave + "/dev"); err == nil {
+			below = append(below, parseNumber(string(b)))
+		}
+	}
+	// A partition's disk, and the disk of the file behind a loop.
+	if _, err := os.Stat(dir + "/partition"); err == nil {
+		if b, err := os.ReadFile(dir + "/../dev"); err == nil {
+			below = append(below, parseNumber(string(b)))
+		}
+	}
+	if file, err := os.ReadFile(dir + "/loop/backing_file"); err == nil {
+		var st unix.Stat_t
+		if unix.Stat(strings.TrimSuffix(string(file), "\n"), &st) == nil {
+			below = append(below, NumberOf(st.Dev))
+		}
+	}
+	return slices.ContainsFunc(below, func(b Number) bool { return dependsOn(b, other, seen) })
+}
+
+func parseNumber(s string) Number {
+	var n Number
+	_, _ = fmt.Sscanf(s, "%d:%d", &n.Major, &n.Minor)
+	return n
+}
+
+// Idle says whether nothing uses the device; the error says who does: a mount,
+// swap, a device built on it, or somebody who holds it open for himself. A
+// guest's backend does not, so ask LVM for its open count as well.
+func (d Device) Idle() error {
+	mounts, err := procfs.GetMounts()
+	if err != nil {
+		return fmt.Errorf("cannot read the mounts: %w", err)
+	}
+	for _, m := range mounts {
+		if m.MajorMinorVer == d.Number.String() {
+			return fault.Hint(fault.Refuse("cannot write to %s: it is mounted on %s", d.Path, m.MountPoint), "umount %s", m.MountPoint)
+		}
+	}
+	if swap, err := d.isSwap(); err != nil || swap {
+		if err == nil {
+			err = fault.Refuse("cannot write to %s: it is in use as swap", d.Path)
+		}
+		return err
+	}
+	if h := d.Holders(); len(h) > 0 {
+		return fault.Refuse("cannot write to %s: %s is built on it", d.Path, strings.Join(h, ", "))
+	}
+	f, err := OpenExclusive(d.Path, os.O_RDONLY)
+	if err != nil {
+		return err
+	}
+	return f.Close()
+}
+
+func (d Device) isSwap() (bool, error) {
+	fs, err := procfs.NewDefaultFS()
+	if err != nil {
+		return false, fmt.Errorf("cannot read the swaps: %w", err)
+	}
+	swaps, err := fs.Swaps()
+	if err != nil {
+		return false, fmt.Errorf("cannot read the swaps: %w", err)
+	}
+	for _, s := range swaps {
+		var st unix.Stat_t
+		if unix.Stat(s.Filename, &st) == nil && st.Mode&unix.S_IFMT == unix.S_IFBLK && NumberOf(st.Rdev) == d.Number {
+			return true, nil
+		}
+	}
+	return false, nil
+}
+
+// OpenExclusive opens a block device so that nobody else can mount it, build on
+// it or open it in the same way: it is the lock of a device. It refuses a path
+// that is no block device.
+func OpenExclusive(path string, flag int) (*os.File, error) {
+	f, err := os.OpenFile(path, flag|unix.O_EXCL|unix.O_CLOEXEC, 0)
+	if errors.Is(err, unix.EBUSY) {
+		return nil, fault.Refuse("cannot open %s for ourselves alone: it is in use", path)
+	}
+	if err != nil {
+		return nil, fault.Refuse("cannot open %s: %w", path, cause(err))
+	}
+	info, err := f.Stat()
+	if err == nil && info.Mode()&os.ModeType != os.ModeDevice {
+		err = fault.Refuse("cannot use %s: it is not a block device", path)
+	}
+	if err != nil {
+		f.Close()
+		return nil, err
+	}
+	return f, nil
+}
+
+// cause is what a path error says without the path, which our messages name.
+func cause(err error) error {
+	var pe *os.PathError
+	if errors.As(err, &pe) {
+		return pe.Err
+	}
+	return err
+}

@@ -1,0 +1,178 @@
+// Package loopdev attaches image files to loop devices and finds them again.
+//
+// A loop device is known by the file behind it (device and inode), never by its
+// number: numbers are given again as soon as they are free. u-root's loop
+// package attaches read-write and in two steps; a source must never be writable
+// (mounting it would replay its journal), so LOOP_CONFIGURE does it in one.
+package loopdev
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/u-root/u-root/pkg/mount/loop"
+	"golang.org/x/sys/unix"
+
+	"xenlvm/lib/blkdev"
+)
+
+// Options of Attach.
+type Options struct {
+	ReadOnly bool
+	Direct   bool // direct I/O on the file, where its file system can
+}
+
+// Device is an attached loop device.
+type Device struct {
+	Path string // /dev/loop7
+	File string // the file behind it, as the kernel names it
+	Dev  blkdev.Number
+	Ino  uint64
+}
+
+// tries bounds how often another process may take the free device first.
+const tries = 64
+
+// Attach attaches file to a free loop device.
+func Attach(ctx context.Context, file string, o Options) (*Device, error) {
+	d, err := attach(ctx, file, o)
+	if err != nil {
+		return nil, fmt.Errorf("cannot attach %s to a loop device: %w", file, err)
+	}
+	return d, nil
+}
+
+func attach(ctx context.Context, file string, o Options) (*Device, error) {
+	mode, flags := os.O_RDWR, uint32(0)
+	if o.ReadOnly {
+		mode, flags = os.O_RDONLY, unix.LO_FLAGS_READ_ONLY
+	}
+	if o.Direct {
+		flags |= unix.LO_FLAGS_DIRECT_IO
+	}
+	back, err := os.OpenFile(file, mode|unix.O_NOFOLLOW, 0)
+	if err != nil {
+		return nil, err
+	}
+	defer back.Close()
+	control, err := os.OpenFile("/dev/loop-control", os.O_RDWR, 0)
+	if err != nil {
+		return nil, err
+	}
+	defer control.Close()
+	for range tries {
+		n, err := loop.GetFree(int(control.Fd()))
+		if err != nil {
+			return nil, err
+		}
+		path := fmt.Sprintf("/dev/loop%d", n)
+		err = configure(path, back, flags)
+		if err == nil {
+			return status(path)
+		}
+		// EBUSY: somebody else was faster. ENOENT, ENXIO: udev is still making
+		// the node. EAGAIN: udev or blkid looks at it.
+		if !errors.Is(err, unix.EBUSY) && !errors.Is(err, unix.EAGAIN) && !errors.Is(err, unix.ENOENT) && !errors.Is(err, unix.ENXIO) {
+			return nil, err
+		}
+		select {
+		case <-ctx.Done():
+			return nil, context.Cause(ctx)
+		case <-time.After(20 * time.Millisecond):
+		}
+	}
+	return nil, errors.New("no loop device became free")
+}
+
+func configure(path string, back *os.File, flags uint32) error {
+	dev, err := os.OpenFile(path, os.O_RDWR, 0)
+	if err != nil {
+		return err
+	}
+	defer dev.Close()
+	config := unix.LoopConfig{Fd: uint32(back.Fd()), Info: unix.LoopInfo64{Flags: flags}}
+	copy(config.Info.File_name[:len(config.Info.File_name)-1], back.Name())
+	return unix.IoctlLoopConfigure(int(dev.Fd()), &config)
+}
+
+// status reads what is attached to path; ENXIO when nothing is.
+func status(path string) (*Device, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	info, err := unix.IoctlLoopGetStatus64(int(f.Fd()))
+	if err != nil {
+		return nil, err
+	}
+	d := &Device{Path: path, Dev: blkdev.NumberOf(info.Device), Ino: info.Inode}
+	if b, err := os.ReadFile("/sys/block/" + filepath.Base(path) + "/loop/backing_file"); err == nil {
+		d.File = strings.TrimSuffix(string(b), "\n")
+	}
+	return d, nil
+}
+
+// List is all attached loop devices that match.
+func List(match func(Device) bool) ([]*Device, error) {
+	paths, err := filepath.Glob("/sys/block/loop*/loop/backing_file")
+	if err != nil {
+		return nil, err
+	}
+	var found []*Device
+	for _, p := range paths {
+		name := strings.Split(p, "/")[3]
+		if _, err := strconv.Atoi(strings.TrimPrefix(name, "loop")); err != nil {
+			continue
+		}
+		d, err := status("/dev/" + name)
+		if err == nil && match(*d) {
+			found = append(found, d)
+		}
+	}
+	return found, nil
+}
+
+// detachLimit is how long Detach waits for others to close the device: the
+// kernel detaches lazily, when the last of them does.
+const detachLimit = 30 * time.Second
+
+// Detach detaches d, if the same file is still behind it, and waits until it is
+// gone. A device that is detached already is no error.
+func (d *Device) Detach(ctx context.Context) error {
+	for began := time.Now(); ; {
+		now, err := status(d.Path)
+		if errors.Is(err, unix.ENXIO) || errors.Is(err, unix.ENOENT) || err == nil && (now.Dev != d.Dev || now.Ino != d.Ino) {
+			return nil
+		}
+		if err == nil {
+			err = d.clear()
+		}
+		if err != nil && !errors.Is(err, unix.ENXIO) && !errors.Is(err, unix.EBUSY) {
+			return fmt.Errorf("cannot detach %s from %s: %w", d.File, d.Path, err)
+		}
+		if time.Since(began) > detachLimit {
+			return fmt.Errorf("cannot detach %s from %s: it is still in use after %s", d.File, d.Path, detachLimit)
+		}
+		select {
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		case <-time.After(20 * time.Millisecond):
+		}
+	}
+}
+
+func (d *Device) clear() error {
+	f, err := os.Open(d.Path)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	return loop.ClearFD(int(f.Fd()))
+}
