@@ -1,0 +1,206 @@
+package main
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"flag"
+	"fmt"
+	"path/filepath"
+	"time"
+
+	"xenlvm/lib/atomicfile"
+	"xenlvm/lib/blkdev"
+	"xenlvm/lib/cli"
+	"xenlvm/lib/fault"
+	"xenlvm/lib/host"
+	"xenlvm/lib/journal"
+	"xenlvm/lib/run"
+	"xenlvm/lib/xl"
+	"xenlvm/lib/xlcfg"
+)
+
+// command is domuswitch: its flags, and what it needs of the host.
+type command struct {
+	xenDir, stateDir, config         string
+	timeout                          time.Duration
+	offline, destroy, yes, overwrite bool
+
+	needRoot func(what string) error
+	stat     func(path string) (blkdev.Device, error)
+	poll     time.Duration // between two looks at a domain that starts or stops
+}
+
+func newCommand() *command {
+	return &command{needRoot: host.NeedRoot, stat: blkdev.Stat, poll: 500 * time.Millisecond}
+}
+
+func (c *command) tool() cli.Tool {
+	return cli.Tool{
+		Name: "domuswitch", Summary: "show, stop and start a Xen domain, and switch its disks from images to block devices",
+		Flags: c.flags, Deliberate: []string{"destroy", "overwrite", "yes"},
+		Verbs: []cli.Verb{
+			{Name: "show", Args: "DOMAIN", Min: 1, Max: 1, Summary: "print the disks of a domain, as configured and as they run",
+				Flags: []string{"config", "offline", "xen-dir"}, Run: c.show},
+			{Name: "apply", Args: "DOMAIN VDEV=DEVICE... | -", Min: 1, Max: -1, Summary: "put other devices into the configuration; - reads mapping lines",
+				Flags: []string{"config", "offline", "state-dir", "xen-dir"}, Run: c.apply},
+			{Name: "stop", Args: "DOMAIN", Min: 1, Max: 1, Summary: "shut a domain down and wait until its disks are free",
+				Flags: []string{"destroy", "state-dir", "timeout", "xen-dir"}, Run: c.stop},
+			{Name: "start", Args: "DOMAIN", Min: 1, Max: 1, Summary: "start a domain and wait until it has its disks; a failure puts the previous configuration back",
+				Flags: []string{"config", "state-dir", "timeout", "xen-dir"}, Run: c.start},
+			{Name: "revert", Args: "DOMAIN", Min: 1, Max: 1, Summary: "put the previous configuration back",
+				Flags: []string{"config", "offline", "overwrite", "state-dir", "xen-dir", "yes"}, Run: c.revert},
+		},
+	}
+}
+
+func (c *command) flags(fs *flag.FlagSet) {
+	fs.StringVar(&c.config, "config", "", "the configuration is `FILE`, not the one found in the directory of configurations")
+	fs.BoolVar(&c.destroy, "destroy", false, "destroy a domain that does not shut down in time; the guest may lose what it has not written")
+	fs.BoolVar(&c.offline, "offline", false, "look at no device, domain or xl: the configuration belongs to another host")
+	fs.BoolVar(&c.overwrite, "overwrite", false, "put the previous configuration back even if the present one was edited since")
+	fs.StringVar(&c.stateDir, "state-dir", "", "keep journals and backups below `DIR` (default "+journal.DefaultDir+"; with --offline .xenlvm beside the configuration)")
+	fs.DurationVar(&c.timeout, "timeout", 2*time.Minute, "wait at most `TIME`; start --timeout 0 does not wait for the guest")
+	fs.StringVar(&c.xenDir, "xen-dir", xl.ConfigDir, "look for configurations in `DIR` and DIR/auto")
+	fs.BoolVar(&c.yes, "yes", false, "go back although the domain has run on its new disks: what it wrote there is lost to it")
+}
+
+// domain is what a verb works on.
+type domain struct {
+	name    string
+	file    *atomicfile.File
+	cfg     *xlcfg.File
+	disks   []xlcfg.Disk
+	journal *journal.Journal
+	records []journal.Record // once it is taken
+}
+
+// open reads the configuration of a domain.
+func (c *command) open(name string) (*domain, error) {
+	if err := xl.CheckName(name); err != nil {
+		return nil, err
+	}
+	path := c.config
+	if path == "" {
+		var err error
+		if path, err = xl.FindConfig(c.xenDir, name); err != nil {
+			return nil, refused(err)
+		}
+	}
+	d := &domain{name: name}
+	var err error
+	if d.file, err = atomicfile.Read(path, xl.MaxConfig); err != nil {
+		return nil, refused(err)
+	}
+	if d.cfg, err = xlcfg.Parse(path, d.file.Content); err != nil {
+		return nil, refused(err)
+	}
+	if own, _ := d.cfg.String("name"); own != name {
+		return nil, fault.Refuse("cannot use %s for domain %s: its name is %q", path, name, own)
+	}
+	if d.disks, err = d.cfg.Disks(); err != nil {
+		return nil, refused(err)
+	}
+	if d.journal, err = journal.Open(c.stateDirFor(d.file), name, "domuswitch"); err != nil {
+		return nil, err
+	}
+	return d, nil
+}
+
+// take locks the domain for this run and reads its journal.
+func (d *domain) take(e *cli.Env) (release func(), err error) {
+	if release, err = lock(e, d.journal); err != nil {
+		return nil, err
+	}
+	if d.records, err = d.journal.Read(); err != nil {
+		release()
+		return nil, err
+	}
+	return release, nil
+}
+
+// stateDirFor is where the journal is. That of a configuration of another host
+// lies beside it: on this host, a domain of the same name may be another one.
+func (c *command) stateDirFor(f *atomicfile.File) string {
+	switch {
+	case c.stateDir != "":
+		return c.stateDir
+	case c.offline && f != nil:
+		return filepath.Join(filepath.Dir(f.Real), ".xenlvm")
+	}
+	return journal.DefaultDir
+}
+
+// lock takes the domain, except in a dry run, which creates nothing.
+func lock(e *cli.Env, j *journal.Journal) (release func(), err error) {
+	if e.DryRun {
+		return func() {}, nil
+	}
+	return j.Lock()
+}
+
+// refused makes err a refusal, with the hint that a syntax error carries.
+func refused(err error) error {
+	var syntax *xlcfg.SyntaxError
+	if errors.As(err, &syntax) && syntax.Hint != "" {
+		err = fault.Hint(err, "%s", syntax.Hint)
+	}
+	if fault.StatusOf(err) == fault.Failed {
+		err = fault.With(fault.Refused, err)
+	}
+	return err
+}
+
+// present is a domain as it is at the moment.
+type present struct {
+	xl.Domain
+	up    bool
+	disks []xl.Disk
+}
+
+func look(ctx context.Context, r run.Runner, name string) (present, error) {
+	dom, up, err := xl.Find(ctx, r, name)
+	if err != nil || !up {
+		return present{}, err
+	}
+	disks, err := xl.Disks(ctx, r, dom.ID)
+	return present{Domain: dom, up: true, disks: disks}, err
+}
+
+// runs says whether a running disk is the configured one: the same block
+// device, or for an image the same path.
+func (c *command) runs(live xl.Disk, target string) bool {
+	if dev, err := c.stat(target); err == nil && live.HasDevice {
+		return dev.Number == blkdev.Number{Major: live.Major, Minor: live.Minor}
+	}
+	return live.Path == target
+}
+
+// liveDisk is the running disk that has the vdev, in any spelling.
+func (p present) liveDisk(vdev string) (xl.Disk, bool) {
+	id, known := xlcfg.DevID(vdev)
+	for _, l := range p.disks {
+		if l.ID == id && known || l.VDev == vdev {
+			return l, true
+		}
+	}
+	return xl.Disk{}, false
+}
+
+func sum(content []byte) string {
+	s := sha256.Sum256(content)
+	return hex.EncodeToString(s[:])
+}
+
+// pause waits for the time between two looks, or until the context ends.
+func (c *command) pause(ctx context.Context) error {
+	t := time.NewTimer(c.poll)
+	defer t.Stop()
+	select {
+	case <-ctx.Done():
+		return fmt.Errorf("waiting: %w", context.Cause(ctx))
+	case <-t.C:
+		return nil
+	}
+}

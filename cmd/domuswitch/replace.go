@@ -1,0 +1,84 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"time"
+
+	"github.com/aymanbagabas/go-udiff"
+
+	"xenlvm/lib/atomicfile"
+	"xenlvm/lib/mapping"
+	"xenlvm/lib/run"
+	"xenlvm/lib/step"
+)
+
+// replacement is a configuration that is to be replaced.
+type replacement struct {
+	d       *domain
+	kind    string // kindApplied or kindReverted
+	content []byte
+	lines   []mapping.Line
+	// ready is asked right before the file is replaced: the domain may have
+	// been started by somebody else since the checks.
+	ready   func(context.Context) error
+	running bool   // the domain has the new disks already
+	backup  string // the name beside the journal
+}
+
+// diff is the change as a unified diff.
+func (r *replacement) diff() string {
+	path := r.d.file.Real
+	return udiff.Unified(path, path, string(r.d.file.Content), string(r.content))
+}
+
+// steps are: keep the old file, write the new one, record that it is done.
+func (r *replacement) steps() step.Plan {
+	d, old := r.d, r.d.file.Content
+	r.backup = "config." + time.Now().UTC().Format("20060102T150405.000000000Z")
+	backup, path := d.journal.Path(r.backup), d.file.Real
+	restore := run.Quote("cp", "-p", backup, path)
+	return step.Plan{
+		{
+			What: "keep " + path + " as " + backup,
+			Line: run.Quote("install", "-D", "-m", "600", path, backup),
+			Do:   func(context.Context) error { return r.keep(backup, old) },
+			Undo: func(context.Context) error {
+				return errors.Join(d.journal.Append(r.kind+kindUndone, nil), os.Remove(backup))
+			},
+			UndoLine: run.Quote("rm", backup),
+		},
+		{
+			What: "rewrite " + d.file.Path,
+			Line: run.Quote("patch", path) + " <<'END'\n" + r.diff() + "END",
+			Do: func(ctx context.Context) error {
+				if err := r.ready(ctx); err != nil {
+					return err
+				}
+				return d.file.Replace(r.content)
+			},
+			Undo:     func(context.Context) error { return d.file.Replace(old) },
+			UndoLine: restore,
+		},
+		{
+			What: "record the change",
+			Do:   func(context.Context) error { return d.journal.Append(r.kind+kindDone, nil) },
+		},
+	}
+}
+
+// keep writes the backup and the intent.
+func (r *replacement) keep(backup string, old []byte) error {
+	if err := atomicfile.Create(backup, old); err != nil {
+		return fmt.Errorf("cannot keep the configuration of %s: %w", r.d.name, err)
+	}
+	err := r.d.journal.Append(r.kind, replaced{
+		Config: r.d.file.Path, Real: r.d.file.Real, Backup: r.backup, Before: sum(old), After: sum(r.content), Mappings: r.lines, Running: r.running,
+	})
+	if err != nil {
+		return errors.Join(err, os.Remove(backup))
+	}
+	return nil
+}

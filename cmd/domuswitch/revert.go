@@ -1,0 +1,124 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"slices"
+
+	"github.com/aymanbagabas/go-udiff"
+
+	"xenlvm/lib/atomicfile"
+	"xenlvm/lib/cli"
+	"xenlvm/lib/fault"
+	"xenlvm/lib/mapping"
+	"xenlvm/lib/run"
+	"xenlvm/lib/step"
+	"xenlvm/lib/xl"
+)
+
+// revert puts the configuration back that the newest apply replaced.
+func (c *command) revert(ctx context.Context, e *cli.Env, args []string) error {
+	if !c.offline {
+		if err := c.needXen("revert"); err != nil {
+			return err
+		}
+	}
+	d, err := c.open(args[0])
+	if err != nil {
+		return err
+	}
+	release, err := d.take(e)
+	if err != nil {
+		return err
+	}
+	defer release()
+	out := result{DryRun: e.DryRun, Disks: []mapping.Line{}, Configs: []configResult{{Domain: d.name, Path: d.file.Path}}}
+	back, err := c.goingBack(d)
+	if err != nil {
+		return err
+	}
+	var plan step.Plan
+	if back == nil {
+		e.Infof("nothing to do: %s has its previous disks in %s", d.name, d.file.Path)
+	} else {
+		if !c.offline {
+			if err := c.mayGoBack(ctx, e, d, back); err != nil {
+				return err
+			}
+		}
+		plan = back.steps()
+		out.Changed, out.Diff, out.Disks = true, back.diff(), back.lines
+		out.Configs[0].Backup = d.journal.Path(back.backup)
+	}
+	if err := e.Apply(ctx, plan); err != nil {
+		return err
+	}
+	switch {
+	case e.JSON:
+		return e.Emit(out)
+	case e.DryRun:
+		return nil
+	}
+	return mapping.Write(e.Stdout, out.Disks)
+}
+
+// goingBack is the replacement that undoes the newest apply, nil if it is
+// undone already.
+func (c *command) goingBack(d *domain) (*replacement, error) {
+	h := d.historyOf()
+	switch {
+	case !h.found:
+		return nil, fault.Refuse("cannot revert %s: no change of %s is recorded in %s", d.name, d.file.Path, d.journal.Dir)
+	case h.undone, h.reverted && !h.reversible:
+		return nil, nil
+	}
+	if err := d.file.Replaceable(); err != nil {
+		return nil, err
+	}
+	path := d.journal.Path(h.applied.Backup)
+	old, err := atomicfile.Read(path, xl.MaxConfig)
+	if errors.Is(err, os.ErrNotExist) {
+		return nil, fault.Refuse("cannot revert %s: its previous configuration %s is gone", d.name, path)
+	}
+	if err != nil {
+		return nil, err
+	}
+	if sum(old.Content) != h.applied.Before {
+		return nil, fault.Refuse("cannot revert %s: %s is not what was put there (its SHA-256 differs)", d.name, path)
+	}
+	if !h.reversible && !c.overwrite {
+		diff := udiff.Unified(d.file.Real, path, string(d.file.Content), string(old.Content))
+		err := fault.Refuse("cannot revert %s: %s was edited since it was switched; this would be undone:\n%s", d.name, d.file.Path, diff)
+		return nil, fault.Hint(err, "put the old one back all the same, and keep a copy of this one: domuswitch revert --overwrite %s", run.Quote(d.name))
+	}
+	lines := slices.Clone(h.applied.Mappings)
+	for i := range lines {
+		lines[i].State = mapping.Copied
+	}
+	return &replacement{d: d, kind: kindReverted, content: old.Content, lines: lines, ready: func(context.Context) error { return nil }}, nil
+}
+
+// mayGoBack refuses to go back from disks that hold more than the old ones.
+func (c *command) mayGoBack(ctx context.Context, e *cli.Env, d *domain, back *replacement) error {
+	now, err := look(ctx, e.Runner, d.name)
+	if err != nil {
+		return err
+	}
+	check := checker{c: c, e: e, d: d, now: now}
+	back.ready = check.domainUnchanged
+	if c.yes {
+		return nil
+	}
+	hint := fmt.Sprintf("give that up: domuswitch revert --yes %s", run.Quote(d.name))
+	for _, l := range back.lines {
+		if live, ok := now.liveDisk(l.VDev); ok && c.runs(live, l.Destination) {
+			return fault.Hint(fault.Refuse("cannot revert %s: it runs on %s; from its next start on it would be without all that it has written there", d.name, l.Destination), "%s", hint)
+		}
+	}
+	if d.historyOf().ran {
+		return fault.Hint(fault.Refuse("cannot revert %s: it has run on its new disks; the old ones lack what it has written since", d.name), "%s", hint)
+	}
+	return nil
+}

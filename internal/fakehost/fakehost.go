@@ -1,0 +1,162 @@
+// Package fakehost plays a Xen host for tests: stateful stand-ins for the
+// programs that xenlvm calls, to be registered with testscript.Main.
+//
+// Each fake is one file with one function. It gets the host's state, a JSON file
+// named by FAKEHOST_STATE (else $WORK/host.json), and its arguments; what it
+// changes is written back. Every call is appended to $WORK/calls as a shell
+// line. A fake fails on arguments that it does not know, so that a test cannot
+// pass by accident. What the fakes print was compared with the real programs in
+// the lab (test/lab).
+package fakehost
+
+import (
+	"encoding/json"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"golang.org/x/sys/unix"
+
+	"xenlvm/lib/run"
+)
+
+// State is the host.
+type State struct {
+	Domains []*Domain          `json:"domains"`
+	LastID  int                `json:"last_id"`
+	Devices map[string]*Device `json:"devices"` // by path; block devices
+	Xl      XlBehaviour        `json:"xl"`
+}
+
+// Device is a block device. One with an LV is a logical volume.
+type Device struct {
+	Size  int64    `json:"size"` // bytes
+	Major uint32   `json:"major"`
+	Minor uint32   `json:"minor"`
+	LV    string   `json:"lv"` // VG/LV
+	Tags  []string `json:"tags"`
+}
+
+// Call is one call of a fake. Its output is printed after the state was written.
+type Call struct {
+	State  *State
+	Args   []string
+	Stdout strings.Builder
+}
+
+// fake is a program. The error goes to standard error as it is, with exit
+// status 1 or that of an exitError.
+type fake func(*Call) error
+
+// exitError is an error with an exit status of its own.
+type exitError struct {
+	error
+	code int
+}
+
+// says is what a program prints, in its own style.
+type says string
+
+func (s says) Error() string { return string(s) }
+
+// Commands are all fakes, for testscript.Main.
+func Commands() map[string]func() {
+	fakes := map[string]fake{"xl": xl, "xenstore-ls": xenstoreLs, "xenstore-read": xenstoreRead, "lvs": lvs}
+	commands := map[string]func(){}
+	for name, f := range fakes {
+		commands[name] = func() { os.Exit(play(name, f)) }
+	}
+	return commands
+}
+
+// play runs one fake in its process.
+func play(name string, f fake) int {
+	if err := record(name); err != nil {
+		fmt.Fprintf(os.Stderr, "fakehost: %v\n", err)
+		return 99
+	}
+	c := &Call{Args: os.Args[1:]}
+	var said error
+	err := update(func(s *State) error {
+		c.State = s
+		said = f(c)
+		return nil
+	})
+	if err != nil {
+		fmt.Fprintf(os.Stderr, "fakehost: %v\n", err)
+		return 99
+	}
+	if _, err := io.WriteString(os.Stdout, c.Stdout.String()); err != nil {
+		return 99
+	}
+	if said == nil {
+		return 0
+	}
+	fmt.Fprintln(os.Stderr, said)
+	if e, ok := said.(exitError); ok {
+		return e.code
+	}
+	return 1
+}
+
+// unknown is what a fake returns for arguments it does not know.
+func (c *Call) unknown() error {
+	return exitError{fmt.Errorf("fakehost: this fake does not know the arguments %q", c.Args), 99}
+}
+
+func record(name string) error {
+	f, err := os.OpenFile(filepath.Join(os.Getenv("WORK"), "calls"), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o644)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	_, err = fmt.Fprintln(f, run.Quote(slices.Concat([]string{name}, os.Args[1:])...))
+	return err
+}
+
+func statePath() string {
+	if p := os.Getenv("FAKEHOST_STATE"); p != "" {
+		return p
+	}
+	return filepath.Join(os.Getenv("WORK"), "host.json")
+}
+
+// Load reads the state of the host.
+func Load() (*State, error) {
+	var s State
+	b, err := os.ReadFile(statePath())
+	if err != nil {
+		return nil, err
+	}
+	if err := json.Unmarshal(b, &s); err != nil {
+		return nil, fmt.Errorf("cannot read %s: %w", statePath(), err)
+	}
+	return &s, nil
+}
+
+// update changes the state under a lock.
+func update(change func(*State) error) error {
+	lock, err := os.OpenFile(statePath()+".lock", os.O_CREATE|os.O_RDWR, 0o644)
+	if err != nil {
+		return err
+	}
+	defer lock.Close()
+	if err := unix.Flock(int(lock.Fd()), unix.LOCK_EX); err != nil {
+		return err
+	}
+	s, err := Load()
+	if err != nil {
+		return err
+	}
+	if err := change(s); err != nil {
+		return err
+	}
+	b, err := json.MarshalIndent(s, "", "  ")
+	if err != nil {
+		return err
+	}
+	return os.WriteFile(statePath(), b, 0o644)
+}
