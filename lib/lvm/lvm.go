@@ -1,0 +1,237 @@
+// Package lvm reads LVM's JSON reports and makes the commands that change
+// logical volumes. It runs no change itself: those belong into a step.Plan.
+//
+// What we make carries tags, and we touch nothing without them: a name proves
+// nothing.
+package lvm
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"strconv"
+	"strings"
+
+	"xenlvm/lib/fault"
+	"xenlvm/lib/run"
+	"xenlvm/lib/units"
+)
+
+// The tags of what we make.
+const (
+	TagIncomplete = "xenlvm.incomplete" // a destination that is not verified
+	TagSnapshot   = "xenlvm.snapshot"   // a snapshot that may be removed
+	tagDomain     = "xenlvm.domain."    // + the domain for which it was made
+)
+
+// TagDomain is the tag that names the domain, with what LVM does not allow in a
+// tag written as =XX.
+func TagDomain(domain string) string {
+	var b strings.Builder
+	b.WriteString(tagDomain)
+	for i := range len(domain) {
+		c := domain[i]
+		if c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z' || c >= '0' && c <= '9' || c == '_' || c == '+' || c == '.' || c == '-' {
+			b.WriteByte(c)
+		} else {
+			fmt.Fprintf(&b, "=%02X", c)
+		}
+	}
+	return b.String()
+}
+
+// LV is a logical volume. Sizes are in bytes.
+type LV struct {
+	VG, Name, UUID string
+	Path           string // /dev/vg0/vm3
+	DMPath         string // /dev/mapper/vg0-vm3
+	Size           units.Bytes
+	Type           string // segtype: linear, striped, thin, thin-pool, snapshot…
+	Origin         string // of a snapshot
+	Pool           string // of a thin volume
+	Tags           []string
+	Major, Minor   uint32 // only while active
+	Active, Open   bool
+	Invalid        bool    // a thick snapshot that overflowed: its data is lost
+	Used           float64 // percent of a thick snapshot's COW space, or of a thin volume's size
+	COW            units.Bytes
+}
+
+// Spec is VG/LV, the form in which LVM users name a volume.
+func (v LV) Spec() string { return v.VG + "/" + v.Name }
+
+// Thin says whether v lives in a thin pool.
+func (v LV) Thin() bool { return v.Pool != "" && v.Type == "thin" }
+
+// Tagged says whether v has the tag.
+func (v LV) Tagged(tag string) bool {
+	for _, t := range v.Tags {
+		if t == tag {
+			return true
+		}
+	}
+	return false
+}
+
+// VG is a volume group. Sizes are in bytes.
+type VG struct {
+	Name               string
+	Size, Free, Extent units.Bytes
+}
+
+const lvFields = "vg_name,lv_name,lv_uuid,lv_path,lv_dm_path,lv_size,segtype,origin,pool_lv,lv_tags," +
+	"lv_kernel_major,lv_kernel_minor,lv_active,lv_device_open,lv_snapshot_invalid,data_percent,snap_percent,origin_size"
+
+// LVs lists the volumes that the selection (lvs -S) picks; all when it is empty.
+func LVs(ctx context.Context, r run.Runner, selection string) ([]LV, error) {
+	args := []string{"--reportformat", "json", "--units", "b", "--nosuffix", "--binary", "-o", lvFields}
+	if selection != "" {
+		args = append(args, "-S", selection)
+	}
+	rows, err := report(ctx, r, "lvs", "lv", args)
+	if err != nil {
+		return nil, err
+	}
+	lvs := make([]LV, 0, len(rows))
+	for _, row := range rows {
+		lvs = append(lvs, row.lv())
+	}
+	return lvs, nil
+}
+
+// Find is the volume VG/LV; the boolean is false when there is none.
+func Find(ctx context.Context, r run.Runner, vg, name string) (LV, bool, error) {
+	lvs, err := LVs(ctx, r, fmt.Sprintf(`vg_name="%s" && lv_name="%s"`, vg, name))
+	if err != nil || len(lvs) == 0 {
+		return LV{}, false, err
+	}
+	return lvs[0], true, nil
+}
+
+// ByNumber is the active volume that has the device number.
+func ByNumber(ctx context.Context, r run.Runner, major, minor uint32) (LV, bool, error) {
+	lvs, err := LVs(ctx, r, fmt.Sprintf("lv_kernel_major=%d && lv_kernel_minor=%d", major, minor))
+	if err != nil || len(lvs) == 0 {
+		return LV{}, false, err
+	}
+	return lvs[0], true, nil
+}
+
+// FindVG is the volume group; the boolean is false when there is none.
+func FindVG(ctx context.Context, r run.Runner, name string) (VG, bool, error) {
+	rows, err := report(ctx, r, "vgs", "vg", []string{"--reportformat", "json", "--units", "b", "--nosuffix",
+		"-o", "vg_name,vg_size,vg_free,vg_extent_size", "-S", fmt.Sprintf(`vg_name="%s"`, name)})
+	if err != nil || len(rows) == 0 {
+		return VG{}, false, err
+	}
+	row := rows[0]
+	return VG{Name: row["vg_name"], Size: row.bytes("vg_size"), Free: row.bytes("vg_free"), Extent: row.bytes("vg_extent_size")}, true, nil
+}
+
+type row map[string]string
+
+// report runs one of LVM's reporting commands. Only its standard output is
+// read: warnings on standard error are for people.
+func report(ctx context.Context, r run.Runner, name, key string, args []string) ([]row, error) {
+	res, err := r.Run(ctx, run.Cmd{Name: name, Args: args})
+	if err != nil {
+		return nil, err
+	}
+	return parseReport(name, key, res.Stdout)
+}
+
+func parseReport(name, key string, out []byte) ([]row, error) {
+	var doc struct {
+		Report []map[string][]row `json:"report"`
+	}
+	if err := json.Unmarshal(out, &doc); err != nil {
+		return nil, fmt.Errorf("cannot read the report of %s: %w", name, err)
+	}
+	var rows []row
+	for _, r := range doc.Report {
+		rows = append(rows, r[key]...)
+	}
+	return rows, nil
+}
+
+func (r row) bytes(field string) units.Bytes {
+	n, _ := strconv.ParseInt(r[field], 10, 64)
+	return units.Bytes(n)
+}
+
+func (r row) number(field string) uint32 {
+	n, err := strconv.ParseUint(r[field], 10, 32) // "-1" when the volume is not active
+	if err != nil {
+		return 0
+	}
+	return uint32(n)
+}
+
+func (r row) lv() LV {
+	v := LV{
+		VG: r["vg_name"], Name: strings.Trim(r["lv_name"], "[]"), UUID: r["lv_uuid"], Path: r["lv_path"], DMPath: r["lv_dm_path"],
+		Size: r.bytes("lv_size"), Type: r["segtype"], Origin: strings.Trim(r["origin"], "[]"), Pool: strings.Trim(r["pool_lv"], "[]"),
+		Major: r.number("lv_kernel_major"), Minor: r.number("lv_kernel_minor"),
+		Active: r["lv_active"] == "1" || r["lv_active"] == "active", Open: r["lv_device_open"] == "1",
+		Invalid: r["lv_snapshot_invalid"] == "1",
+	}
+	if r["lv_tags"] != "" {
+		v.Tags = strings.Split(r["lv_tags"], ",")
+	}
+	percent := r["snap_percent"]
+	if percent == "" {
+		percent = r["data_percent"]
+	}
+	v.Used, _ = strconv.ParseFloat(percent, 64)
+	if v.Origin != "" && !v.Thin() {
+		// LVM reports a thick snapshot's COW space as its size.
+		v.COW, v.Size = v.Size, r.bytes("origin_size")
+	}
+	return v
+}
+
+// SplitSpec splits VG/LV, also in the form /dev/VG/LV. Both names must be such
+// as LVM accepts; a leading dash would be an option.
+func SplitSpec(spec string) (vg, name string, err error) {
+	vg, name, ok := strings.Cut(strings.TrimPrefix(spec, "/dev/"), "/")
+	if !ok || !validName(vg) || !validName(name) {
+		return "", "", fault.BadUsage("cannot read %q: want VG/LV", spec)
+	}
+	return vg, name, nil
+}
+
+// CheckName refuses a name that LVM would.
+func CheckName(name string) error {
+	if !validName(name) {
+		return fault.BadUsage("cannot name a volume %q: LVM allows letters, digits and +_.- and no leading dash", name)
+	}
+	return nil
+}
+
+func validName(s string) bool {
+	if s == "" || s == "." || s == ".." || s[0] == '-' || len(s) > 127 {
+		return false
+	}
+	return strings.IndexFunc(s, func(r rune) bool {
+		return !(r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9' || strings.ContainsRune("+_.-", r))
+	}) < 0
+}
+
+// DMPath is where device-mapper has the volume: it doubles the dashes inside
+// names to tell them from the one between them.
+func DMPath(vg, name string) string {
+	double := func(s string) string { return strings.ReplaceAll(s, "-", "--") }
+	return "/dev/mapper/" + double(vg) + "-" + double(name)
+}
+
+// NameFor makes a valid volume name of domain and vdev; what LVM does not allow
+// becomes an underscore.
+func NameFor(domain, vdev string) string {
+	name := strings.Map(func(r rune) rune {
+		if r < 0x80 && validName("x"+string(r)) {
+			return r
+		}
+		return '_'
+	}, domain+"-"+vdev)
+	return strings.TrimLeft(name, "-")
+}

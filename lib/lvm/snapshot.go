@@ -1,0 +1,73 @@
+package lvm
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strconv"
+	"strings"
+
+	"xenlvm/lib/run"
+	"xenlvm/lib/units"
+)
+
+// ErrLost means that a snapshot has overflowed: what it holds is not what the
+// origin held, and must not be read.
+var ErrLost = errors.New("the snapshot overflowed and is lost")
+
+// Usage is how full a snapshot's COW space is, in bytes. A thin snapshot has
+// none: both are zero.
+type Usage struct {
+	Used, Size units.Bytes
+}
+
+// Percent is the share in use.
+func (u Usage) Percent() float64 {
+	if u.Size == 0 {
+		return 0
+	}
+	return float64(u.Used) / float64(u.Size) * 100
+}
+
+// SnapshotUsage asks the kernel, by way of dmsetup: it is quick enough for once
+// a second and takes no lock of LVM's. The error is ErrLost when the snapshot
+// has overflowed.
+func SnapshotUsage(ctx context.Context, r run.Runner, v LV) (Usage, error) {
+	res, err := r.Run(ctx, run.Cmd{Name: "dmsetup", Args: []string{"status", v.DMPath}})
+	if err != nil {
+		return Usage{}, fmt.Errorf("cannot watch snapshot %s: %w", v.Spec(), err)
+	}
+	u, err := parseStatus(string(res.Stdout))
+	if err != nil && !errors.Is(err, ErrLost) {
+		err = fmt.Errorf("cannot watch snapshot %s: %w", v.Spec(), err)
+	}
+	return u, err
+}
+
+// parseStatus reads the status line of the dm targets snapshot (kernel
+// documentation device-mapper/snapshot: "used/total metadata" in sectors,
+// "Invalid", "Overflow", "Merge failed") and thin.
+func parseStatus(line string) (Usage, error) {
+	f := strings.Fields(line)
+	if len(f) < 3 {
+		return Usage{}, fmt.Errorf("unknown status %q", line)
+	}
+	switch {
+	case f[2] == "thin" && len(f) >= 4 && f[3] != "Fail" && f[3] != "Error":
+		return Usage{}, nil
+	case f[2] == "thin":
+		return Usage{}, ErrLost
+	case f[2] != "snapshot" || len(f) < 4:
+		return Usage{}, fmt.Errorf("it is no snapshot but %q", strings.TrimSpace(line))
+	}
+	used, total, ok := strings.Cut(f[3], "/")
+	if !ok {
+		return Usage{}, ErrLost // Invalid, Overflow, Merge failed
+	}
+	u, err1 := strconv.ParseInt(used, 10, 64)
+	t, err2 := strconv.ParseInt(total, 10, 64)
+	if err := errors.Join(err1, err2); err != nil || u < 0 || t <= 0 {
+		return Usage{}, fmt.Errorf("unknown status %q", line)
+	}
+	return Usage{units.Bytes(u) * units.Sector, units.Bytes(t) * units.Sector}, nil
+}

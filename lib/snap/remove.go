@@ -1,0 +1,87 @@
+package snap
+
+import (
+	"context"
+	"path/filepath"
+	"strings"
+
+	"golang.org/x/sys/unix"
+
+	"xenlvm/lib/blkdev"
+	"xenlvm/lib/loopdev"
+	"xenlvm/lib/lvm"
+	"xenlvm/lib/mnt"
+	"xenlvm/lib/run"
+	"xenlvm/lib/step"
+)
+
+// Removal is the plan that takes the snapshot away with everything that stands
+// on it: the file systems of images inside it, their loop devices, its own
+// mounts. What belongs to it is found by device numbers, so that it works after
+// a crash, too, when nobody remembers what was mounted where.
+func Removal(r run.Runner, v lvm.LV) (step.Plan, error) {
+	plan, err := Clearance(blkdev.Number{Major: v.Major, Minor: v.Minor}, v.Active)
+	if err != nil {
+		return nil, err
+	}
+	return append(plan, step.Command(r, "remove snapshot "+v.Spec(), lvm.Remove(v.Spec()), run.Cmd{})), nil
+}
+
+// Clearance is the plan that unmounts a device everywhere, and detaches the
+// loop devices whose files live on it.
+func Clearance(n blkdev.Number, active bool) (step.Plan, error) {
+	if !active {
+		return nil, nil
+	}
+	var plan step.Plan
+	loops, err := loopdev.List(func(d loopdev.Device) bool { return d.Dev == n })
+	if err != nil {
+		return nil, err
+	}
+	mounts, err := mnt.List()
+	if err != nil {
+		return nil, err
+	}
+	unmount := func(n blkdev.Number) {
+		for i := len(mounts) - 1; i >= 0; i-- {
+			if m := mounts[i]; m.Device == n.String() {
+				plan = append(plan, Unmounting(m.Point))
+			}
+		}
+	}
+	for _, l := range loops {
+		var st unix.Stat_t
+		if unix.Stat(l.Path, &st) == nil {
+			unmount(blkdev.NumberOf(st.Rdev))
+		}
+		plan = append(plan, step.Step{
+			What: "detach " + l.Path + " from " + l.File, Line: run.Quote("losetup", "--detach", l.Path), Do: l.Detach,
+		})
+	}
+	unmount(n)
+	return plan, nil
+}
+
+// Unmounting is the step that unmounts point.
+func Unmounting(point string) step.Step {
+	return step.Step{
+		What: "unmount " + point, Line: mnt.Mount{Point: point}.UndoLine(),
+		Do: func(context.Context) error { return mnt.Unmount(point) },
+	}
+}
+
+// Under is the plan that unmounts everything below the directory dir, which is
+// ours alone.
+func Under(dir string) (step.Plan, error) {
+	mounts, err := mnt.List()
+	if err != nil {
+		return nil, err
+	}
+	var plan step.Plan
+	for i := len(mounts) - 1; i >= 0; i-- {
+		if strings.HasPrefix(mounts[i].Point, filepath.Clean(dir)+"/") {
+			plan = append(plan, Unmounting(mounts[i].Point))
+		}
+	}
+	return plan, nil
+}

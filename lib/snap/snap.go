@@ -1,0 +1,134 @@
+// Package snap is the life of one LVM snapshot: checked, created, watched while
+// it is read, and removed with everything that stands on it.
+package snap
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"xenlvm/lib/fault"
+	"xenlvm/lib/lvm"
+	"xenlvm/lib/run"
+	"xenlvm/lib/step"
+	"xenlvm/lib/units"
+)
+
+// DefaultCOW is the COW space of a thick snapshot when none is asked for.
+var DefaultCOW = units.Share{Percent: 10}
+
+// Request asks for a snapshot.
+type Request struct {
+	Origin lvm.LV
+	Name   string
+	COW    units.Share // of a thick origin; a thin one takes space from its pool
+	Tags   []string    // beside lvm.TagSnapshot
+}
+
+// Plan checks a request and returns the step that creates the snapshot, and the
+// snapshot as it will be. A snapshot of ours that exists already is returned
+// with a nil plan.
+func (q Request) Plan(ctx context.Context, r run.Runner) (step.Plan, lvm.LV, error) {
+	o := q.Origin
+	snap := lvm.LV{VG: o.VG, Name: q.Name, Origin: o.Name, Size: o.Size, Path: "/dev/" + o.VG + "/" + q.Name, DMPath: lvm.DMPath(o.VG, q.Name)}
+	if err := lvm.CheckName(q.Name); err != nil {
+		return nil, snap, err
+	}
+	have, found, err := lvm.Find(ctx, r, o.VG, q.Name)
+	if err != nil {
+		return nil, snap, err
+	}
+	if found {
+		if !have.Tagged(lvm.TagSnapshot) || have.Origin != o.Name {
+			return nil, snap, fault.Refuse("cannot create snapshot %s: a volume of that name exists, and it is not a snapshot of %s made by us", snap.Spec(), o.Spec())
+		}
+		return nil, have, nil
+	}
+	switch {
+	case o.Origin != "" && !o.Thin():
+		return nil, snap, fault.Refuse("cannot snapshot %s: it is itself a snapshot", o.Spec())
+	case o.Type == "thin-pool":
+		return nil, snap, fault.Refuse("cannot snapshot %s: it is a thin pool; name the volume in it", o.Spec())
+	case !o.Active:
+		return nil, snap, fault.Hint(fault.Refuse("cannot snapshot %s: it is not active", o.Spec()), "lvchange --activate y %s", o.Spec())
+	}
+	if o.Thin() {
+		snap.Type, snap.Pool = "thin", o.Pool
+	} else if snap.COW, err = cowSize(ctx, r, o, q.COW); err != nil {
+		return nil, snap, err
+	}
+	tags := append([]string{lvm.TagSnapshot}, q.Tags...)
+	what := "create snapshot " + snap.Spec()
+	if snap.COW > 0 {
+		what += " with " + snap.COW.String() + " of COW space"
+	}
+	s := step.Command(r, what, lvm.Snapshot(o, q.Name, snap.COW, tags...), lvm.Remove(snap.Spec()))
+	return step.Plan{s}, snap, nil
+}
+
+// cowSize is the COW space in whole extents, checked against the free space of
+// the volume group. No snapshot needs more than its origin and the table that
+// says where each chunk is.
+func cowSize(ctx context.Context, r run.Runner, o lvm.LV, share units.Share) (units.Bytes, error) {
+	vg, found, err := lvm.FindVG(ctx, r, o.VG)
+	if err != nil {
+		return 0, err
+	}
+	if !found || vg.Extent == 0 {
+		return 0, fault.Refuse("cannot find volume group %s", o.VG)
+	}
+	whole := o.Size + o.Size/100 + vg.Extent
+	want := max(share.Of(o.Size), 1).RoundUp(vg.Extent)
+	want = min(want, whole.RoundUp(vg.Extent))
+	if want > vg.Free {
+		return 0, fault.Hint(fault.Refuse("cannot snapshot %s with %s of COW space: volume group %s has only %s free", o.Spec(), want, vg.Name, vg.Free),
+			"add a physical volume to %s, or ask for a smaller snapshot (a busy guest fills it sooner)", vg.Name)
+	}
+	return want, nil
+}
+
+// Every is how often a snapshot is looked at. dmeventd's ten seconds are too
+// many: a fast writer fills gigabytes in them.
+const Every = time.Second
+
+// Extension makes a thick snapshot larger before it overflows.
+type Extension struct {
+	At float64     // percent in use; 0: never extend
+	By units.Share // of the origin
+}
+
+// Watch looks at the snapshot every second until the context ends, and tells
+// seen. It returns an error that is lvm.ErrLost as soon as the snapshot has
+// overflowed, and nil when it is removed.
+func Watch(ctx context.Context, r run.Runner, v lvm.LV, x Extension, seen func(lvm.Usage)) error {
+	tick := time.NewTicker(Every)
+	defer tick.Stop()
+	for {
+		u, err := lvm.SnapshotUsage(ctx, r, v)
+		switch {
+		case ctx.Err() != nil:
+			return context.Cause(ctx)
+		case errors.Is(err, lvm.ErrLost):
+			return fmt.Errorf("cannot use snapshot %s: %w", v.Spec(), err)
+		case err != nil:
+			if _, found, ferr := lvm.Find(ctx, r, v.VG, v.Name); ferr == nil && !found {
+				return nil
+			}
+			return err
+		}
+		if seen != nil {
+			seen(u)
+		}
+		if x.At > 0 && u.Percent() >= x.At {
+			if _, err := r.Run(ctx, lvm.Extend(v.Spec(), max(x.By.Of(v.Size), 1))); err != nil {
+				return fmt.Errorf("cannot extend snapshot %s at %.0f %% of %s: %w", v.Spec(), u.Percent(), u.Size, err)
+			}
+		}
+		select {
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		case <-tick.C:
+		}
+	}
+}
