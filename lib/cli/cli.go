@@ -59,7 +59,11 @@ type Env struct {
 	JSON, DryRun, Quiet, Verbose bool
 
 	emitted bool
+	onLine  map[string]bool
 }
+
+// Given says whether the flag was given on the command line.
+func (e *Env) Given(flag string) bool { return e.onLine[flag] }
 
 // Main runs a tool with the process's arguments and returns its exit status.
 func Main(t Tool) int {

@@ -50,6 +50,7 @@ func (t Tool) parse(e *Env, args, environ []string) (*Verb, []string, error) {
 		return nil, nil, nil
 	}
 	onLine := set(fs)
+	e.onLine = onLine
 	if err := ff.Parse(fs, nil, t.behind(environ)...); err != nil {
 		return nil, nil, usageOf(err)
 	}

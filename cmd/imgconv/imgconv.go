@@ -1,0 +1,142 @@
+package main
+
+import (
+	"context"
+	"flag"
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/u-root/u-root/pkg/uroot/unixflag"
+
+	"xenlvm/lib/cli"
+	"xenlvm/lib/convert"
+	"xenlvm/lib/diskimg"
+	"xenlvm/lib/fault"
+	"xenlvm/lib/journal"
+	"xenlvm/lib/snap"
+	"xenlvm/lib/units"
+	"xenlvm/lib/xl"
+)
+
+// options are the flags.
+type options struct {
+	snapshot, final, overwrite, verifyAll     bool
+	to                                        unixflag.StringArray
+	config, xenDir, stateDir                  string
+	method, format, size, extend, limit, only string
+}
+
+func tool() cli.Tool {
+	var o options
+	return cli.Tool{
+		Name:       "imgconv",
+		Summary:    "copy disk images onto logical volumes while their domain runs; again: only what changed",
+		Deliberate: []string{"overwrite"},
+		Flags: func(fs *flag.FlagSet) {
+			fs.BoolVar(&o.snapshot, "snapshot", false, "copy all image files of the domain from one LVM snapshot, and print the mapping lines")
+			fs.Var(&o.to, "to", "where disks go: `VG`, or VDEV=VG/LV; repeatable (default: as in the earlier run)")
+			fs.BoolVar(&o.final, "final", false, "the final pass: refuse unless the domain is stopped, and stays so")
+			fs.StringVar(&o.method, "method", "auto", "`METHOD` of copying: auto, files or blocks")
+			fs.StringVar(&o.size, "snapshot-size", "10%ORIGIN", "COW space of a thick snapshot: a `SIZE` such as 5G, or a share of the origin such as 10%ORIGIN")
+			fs.StringVar(&o.extend, "snapshot-extend", "", "extend the snapshot by this `SIZE` or share of the origin when it is 70 % full")
+			fs.BoolVar(&o.overwrite, "overwrite", false, "destroy what the destination holds")
+			fs.BoolVar(&o.verifyAll, "verify-all", false, "after a delta, too, compare all of the destination and not only what was written")
+			fs.StringVar(&o.format, "format", "", "`FORMAT` of SOURCE: raw or qcow2 (default: raw, and a file that looks like anything else is refused)")
+			fs.StringVar(&o.limit, "bwlimit", "", "read at most this `SIZE` a second")
+			fs.StringVar(&o.config, "config", "", "configuration `FILE` of the domain (default: found below --xen-dir)")
+			fs.StringVar(&o.xenDir, "xen-dir", xl.ConfigDir, "`DIR` with the configurations of all domains")
+			fs.StringVar(&o.stateDir, "state-dir", journal.DefaultDir, "`DIR` with the journals of all domains")
+		},
+		Verbs: []cli.Verb{{
+			Args: "--snapshot DOMAIN | SOURCE DESTINATION", Min: 1, Max: 2,
+			Summary: "copy a running domain's images onto volumes, or one image or device onto another",
+			Flags:   allFlags, Run: o.run,
+		}},
+	}
+}
+
+var allFlags = append(append([]string{}, snapshotFlags...), "snapshot", "overwrite", "bwlimit", "format")
+
+// snapshotFlags mean nothing without --snapshot.
+var snapshotFlags = []string{"to", "final", "method", "snapshot-size", "snapshot-extend", "verify-all", "config", "xen-dir", "state-dir"}
+
+func (o *options) run(ctx context.Context, e *cli.Env, args []string) error {
+	var rate int64
+	if o.limit != "" {
+		limit, err := units.Parse(o.limit)
+		if err != nil {
+			return fault.With(fault.Usage, err)
+		}
+		if limit == 0 {
+			return fault.BadUsage("--bwlimit 0 would never end")
+		}
+		rate = int64(limit)
+	}
+	if !slices.Contains([]string{"", string(diskimg.Raw), string(diskimg.Qcow2)}, o.format) {
+		return fault.BadUsage("unknown --format %q: want raw or qcow2", o.format)
+	}
+	switch {
+	case o.snapshot && o.format != "":
+		return fault.BadUsage("--format means nothing with --snapshot: the configuration says it")
+	case o.snapshot && len(args) == 1:
+		return o.runSnapshot(ctx, e, args[0], rate)
+	case o.snapshot:
+		return fault.BadUsage("--snapshot wants one DOMAIN, got %d arguments", len(args))
+	case len(args) == 2:
+		for _, name := range snapshotFlags {
+			if e.Given(name) {
+				return fault.BadUsage("--%s means nothing without --snapshot", name)
+			}
+		}
+		return o.runPlain(ctx, e, args[0], args[1], rate)
+	}
+	return fault.Hint(fault.BadUsage("want SOURCE DESTINATION, or --snapshot DOMAIN"), "imgconv --snapshot %s", args[0])
+}
+
+// conversion checks the flags of --snapshot.
+func (o *options) conversion(domain string, rate int64) (convert.Options, error) {
+	c := convert.Options{
+		Domain: domain, Config: o.config, XenDir: o.xenDir, StateDir: o.stateDir, To: o.to, Method: convert.Method(o.method),
+		Overwrite: o.overwrite, Final: o.final, VerifyAll: o.verifyAll, Rate: rate,
+	}
+	if !slices.Contains([]convert.Method{convert.Auto, convert.Files, convert.Blocks}, c.Method) {
+		return c, fault.BadUsage("unknown --method %q: want auto, files or blocks", o.method)
+	}
+	var err error
+	if c.SnapshotSize, err = units.ParseShare(o.size); err != nil {
+		return c, fault.With(fault.Usage, err)
+	}
+	if o.extend != "" {
+		by, err := units.ParseShare(o.extend)
+		if err != nil {
+			return c, fault.With(fault.Usage, err)
+		}
+		c.Extend = snap.Extension{At: 70, By: by}
+	}
+	return c, xl.CheckName(domain)
+}
+
+// reporter shows a conversion on standard error.
+type reporter struct{ *cli.Env }
+
+func (r reporter) Phase(what string) convert.Phase { return r.Progress(what) }
+
+// howMuch says what one disk's pass did.
+func howMuch(d *convert.Disk) string {
+	r := d.Result
+	var b strings.Builder
+	fmt.Fprintf(&b, "%s: ", d.VDev)
+	if r.Delta {
+		b.WriteString("delta: ")
+	}
+	fmt.Fprintf(&b, "read %s, wrote %s", units.Bytes(r.BytesRead), units.Bytes(r.BytesWritten))
+	if r.BytesZeroed > 0 {
+		fmt.Fprintf(&b, ", made %s zero", units.Bytes(r.BytesZeroed))
+	}
+	fmt.Fprintf(&b, " of %s", units.Bytes(r.Size))
+	if r.Entries > 0 {
+		fmt.Fprintf(&b, "; %d files and directories, digest %s", r.Entries, r.Digest)
+	}
+	return b.String()
+}

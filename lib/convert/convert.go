@@ -1,0 +1,141 @@
+// Package convert turns a domain's image files into logical volumes: it finds
+// the disks and the volumes that their images lie on, chooses a method for each,
+// checks everything, and makes the plan that copies them from one LVM snapshot.
+//
+//	image file ──on── file system ──on── origin LV
+//	                                        │ snapshot, mounted read-only
+//	                                        ▼
+//	                               image as it was at one instant
+//	                      blocks: read as it is │ files: read-only loop, mounted
+//	                                        ▼
+//	                                 destination LV
+//
+// The source is only ever read. A destination carries the tag
+// xenlvm.incomplete from before its first write until it is verified.
+package convert
+
+import (
+	"path/filepath"
+	"time"
+
+	"xenlvm/lib/diskimg"
+	"xenlvm/lib/journal"
+	"xenlvm/lib/lvm"
+	"xenlvm/lib/mapping"
+	"xenlvm/lib/run"
+	"xenlvm/lib/snap"
+	"xenlvm/lib/units"
+)
+
+// RunDir is where snapshots, images and destinations are mounted meanwhile.
+const RunDir = "/run/xenlvm"
+
+// Method is how a disk is copied.
+type Method string
+
+// The methods. Auto chooses between the others.
+const (
+	Auto   Method = "auto"
+	Files  Method = "files"
+	Blocks Method = "blocks"
+)
+
+// Options of a conversion.
+type Options struct {
+	Domain       string
+	Config       string // path of the configuration; empty: found below XenDir
+	XenDir       string
+	StateDir     string
+	To           []string // VG, or VDEV=VG/LV
+	Method       Method
+	SnapshotSize units.Share
+	Extend       snap.Extension
+	Overwrite    bool // destroy what a destination holds
+	Final        bool // the domain must be stopped, and stay so
+	VerifyAll    bool // compare all of the destination, also after a delta
+	Rate         int64
+}
+
+// Reporter shows a conversion to its user.
+type Reporter interface {
+	Infof(format string, args ...any)
+	Phase(what string) Phase
+}
+
+// Phase is one long piece of work.
+type Phase interface {
+	Update(done, total int64)
+	Done()
+}
+
+// Disk is one file-backed disk of the domain.
+type Disk struct {
+	VDev   string
+	Image  string // absolute, without links
+	Format string // raw or qcow2
+	Info   diskimg.Info
+	Origin lvm.LV // the volume whose file system holds the image
+	FSType string // of that file system
+	Inside string // the image's path on it, from its root
+	Method Method
+	Why    string // this method
+	Dest   Destination
+	Result Result
+
+	last *Copied // what an earlier run recorded, if its destination is the same
+}
+
+// Result is what a run did for one disk.
+type Result struct {
+	BytesRead    int64         `json:"bytes_read"`
+	BytesWritten int64         `json:"bytes_written"`
+	BytesZeroed  int64         `json:"bytes_zeroed"`
+	Delta        bool          `json:"delta"`
+	Partial      bool          `json:"partial"` // files that a running guest was changing were left to a later pass
+	Elapsed      time.Duration `json:"-"`
+	Size         int64         `json:"size_bytes"`
+	Entries      int64         `json:"entries,omitempty"` // of the tree, by files
+	Digest       string        `json:"digest,omitempty"`
+	modified     time.Time     // of the image in the snapshot
+}
+
+// Conversion is a checked conversion, ready to be planned.
+type Conversion struct {
+	Disks   []*Disk
+	Skipped []string // disks that are none of our business, each with the reason
+	Running bool     // the domain runs
+
+	o       Options
+	r       run.Runner
+	rep     Reporter
+	journal *journal.Journal
+	records []journal.Record
+}
+
+// snapshot is one origin with the disks whose images lie on it.
+type snapshot struct {
+	lv    lvm.LV
+	disks []*Disk
+	point string
+	work  int64 // bytes that reading its disks takes at most
+	done  int64 // of them
+}
+
+// image is where a disk's image is seen in its snapshot.
+func (s *snapshot) image(d *Disk) string { return filepath.Join(s.point, d.Inside) }
+
+// Lines are the mapping lines in the given state.
+func (c *Conversion) Lines(state mapping.State) []mapping.Line {
+	var lines []mapping.Line
+	for _, d := range c.Disks {
+		s := state
+		if d.Result.Partial {
+			s = mapping.Planned
+		}
+		lines = append(lines, mapping.Line{Domain: c.o.Domain, VDev: d.VDev, Source: d.Image, Destination: d.Dest.Path, State: s})
+	}
+	return lines
+}
+
+// dir is where this domain's mounts are.
+func (c *Conversion) dir() string { return filepath.Join(RunDir, c.o.Domain) }

@@ -1,0 +1,197 @@
+package convert
+
+import (
+	"context"
+	"os"
+	"slices"
+	"strings"
+
+	"xenlvm/lib/blkdev"
+	"xenlvm/lib/diskimg"
+	"xenlvm/lib/fault"
+	"xenlvm/lib/lvm"
+	"xenlvm/lib/units"
+	"xenlvm/lib/xlcfg"
+)
+
+// Destination is the volume that a disk goes to.
+type Destination struct {
+	LV      lvm.LV // as it is, or will be
+	Path    string // /dev/VG/LV
+	Exists  bool
+	Ours    bool          // an earlier run of ours made or filled it for this disk
+	Info    diskimg.Info  // what it holds, if it exists
+	Node    blkdev.Device // if it exists
+	Foreign string        // what it holds that is not ours, "" for nothing
+}
+
+// chooseDestinations finds out where each disk goes: what --to says, else what
+// an earlier run recorded.
+func (c *Conversion) chooseDestinations(ctx context.Context) error {
+	group, named, err := parseTo(c.o.To)
+	if err != nil {
+		return err
+	}
+	for _, d := range c.Disks {
+		spec := ""
+		for vdev, s := range named {
+			if xlcfg.SameDevice(vdev, d.VDev) {
+				spec = s
+				delete(named, vdev)
+			}
+		}
+		d.last = lastCopied(c.records, d.VDev, d.Image)
+		switch recorded := recordedDestination(c.records, d.VDev, d.Image); {
+		case spec != "":
+		case recorded != "" && (group == "" || strings.HasPrefix(recorded, group+"/")):
+			spec = recorded
+		case group != "":
+			spec = group + "/" + lvm.NameFor(c.o.Domain, d.VDev)
+		default:
+			return fault.Hint(fault.Refuse("cannot tell where disk %s of %s goes", d.VDev, c.o.Domain), "say --to VG, or --to %s=VG/LV", d.VDev)
+		}
+		if err := c.destination(ctx, d, spec); err != nil {
+			return err
+		}
+	}
+	for vdev := range named {
+		return fault.Refuse("cannot convert disk %s of %s: the domain has no such disk on a file", vdev, c.o.Domain)
+	}
+	return c.checkApart()
+}
+
+// parseTo reads the values of --to.
+func parseTo(to []string) (group string, named map[string]string, err error) {
+	named = map[string]string{}
+	for _, t := range to {
+		vdev, spec, found := strings.Cut(t, "=")
+		if !found {
+			if group != "" {
+				return "", nil, fault.BadUsage("--to names two volume groups, %s and %s", group, t)
+			}
+			if err := lvm.CheckName(t); err != nil {
+				return "", nil, fault.BadUsage("cannot read --to %q: want VG, or VDEV=VG/LV", t)
+			}
+			group = t
+			continue
+		}
+		if _, twice := named[vdev]; twice || vdev == "" {
+			return "", nil, fault.BadUsage("cannot read --to %q: want one VDEV=VG/LV for each disk", t)
+		}
+		if !strings.Contains(strings.TrimPrefix(spec, "/dev/"), "/") {
+			// VDEV=VG picks the group and leaves the name to us.
+			if err := lvm.CheckName(spec); err != nil {
+				return "", nil, err
+			}
+			named[vdev] = spec + "/"
+			continue
+		}
+		vg, name, err := lvm.SplitSpec(spec)
+		if err != nil {
+			return "", nil, err
+		}
+		named[vdev] = vg + "/" + name
+	}
+	return group, named, nil
+}
+
+// destination looks at, or plans, the volume spec for disk d.
+func (c *Conversion) destination(ctx context.Context, d *Disk, spec string) error {
+	vg, name, _ := strings.Cut(spec, "/")
+	if name == "" {
+		name = lvm.NameFor(c.o.Domain, d.VDev)
+	}
+	lv, found, err := lvm.Find(ctx, c.r, vg, name)
+	if err != nil {
+		return err
+	}
+	d.Dest = Destination{LV: lv, Path: "/dev/" + vg + "/" + name, Exists: found}
+	if !found {
+		d.Dest.LV = lvm.LV{VG: vg, Name: name}
+		d.last = nil
+		return nil
+	}
+	return c.checkExisting(d)
+}
+
+// checkExisting refuses a volume that must not, or cannot, be overwritten.
+func (c *Conversion) checkExisting(d *Disk) error {
+	lv := d.Dest.LV
+	switch {
+	case lv.Path == "" || lv.Origin != "" && !lv.Thin() || slices.Contains([]string{"thin-pool", "cache-pool", "vdo-pool"}, lv.Type):
+		return fault.Refuse("cannot copy to %s: it is not a plain volume (%s)", lv.Spec(), lv.Type)
+	case !lv.Active:
+		return fault.Hint(fault.Refuse("cannot copy to %s: it is not active", lv.Spec()), "lvchange --activate y %s", lv.Spec())
+	case lv.UUID == d.Origin.UUID:
+		return fault.Refuse("cannot copy to %s: it holds the image itself", lv.Spec())
+	}
+	dev, err := blkdev.Stat(d.Dest.Path)
+	if err != nil {
+		return err
+	}
+	d.Dest.Node = dev
+	origin := blkdev.Number{Major: d.Origin.Major, Minor: d.Origin.Minor}
+	if dev.DependsOn(origin) {
+		return fault.Refuse("cannot copy to %s: it is built on %s, which holds the image", lv.Spec(), d.Origin.Spec())
+	}
+	if dev.SectorSize != units512 {
+		return fault.Refuse("cannot copy to %s: its sectors are %d bytes, those of the image 512: the guest could not read its partition table or file system", lv.Spec(), dev.SectorSize)
+	}
+	if err := dev.Idle(); err != nil {
+		return err
+	}
+	if lv.Open {
+		return fault.Hint(fault.Refuse("cannot copy to %s: somebody has it open, perhaps a running domain", lv.Spec()), "dmsetup info %s; xl list", lv.DMPath)
+	}
+	f, err := os.Open(d.Dest.Path)
+	if err != nil {
+		return fault.Refuse("cannot read %s: %w", d.Dest.Path, err)
+	}
+	defer f.Close()
+	if d.Dest.Info, err = diskimg.ProbeFile(f); err != nil {
+		return err
+	}
+	d.Dest.Ours = lv.Tagged(lvm.TagDomain(c.o.Domain))
+	if d.last != nil && d.last.LVUUID != lv.UUID {
+		d.last = nil
+	}
+	if !d.Dest.Ours {
+		d.Dest.Foreign = foreign(d.Dest.Info)
+		d.last = nil
+	}
+	return nil
+}
+
+const units512 = int(units.Sector)
+
+// foreign says what a volume that is not ours holds; "" when that is nothing.
+func foreign(i diskimg.Info) string {
+	switch i.Kind {
+	case diskimg.Blank:
+		return ""
+	case diskimg.Filesystem:
+		what := i.Signature.Type
+		if i.Signature.Label != "" {
+			what += " labelled " + i.Signature.Label
+		}
+		return what
+	case diskimg.Table:
+		return "a " + i.Table.Type + " partition table"
+	}
+	if i.Format != diskimg.Raw {
+		return "a " + string(i.Format) + " image"
+	}
+	return "unknown data"
+}
+
+// checkApart refuses two disks with one destination.
+func (c *Conversion) checkApart() error {
+	seen := map[string]string{}
+	for _, d := range c.Disks {
+		if other, ok := seen[d.Dest.Path]; ok {
+			return fault.Refuse("cannot copy both %s and %s to %s", other, d.VDev, d.Dest.Path)
+		}
+		seen[d.Dest.Path] = d.VDev
+	}
+	return nil
+}

@@ -1,0 +1,124 @@
+package convert
+
+import (
+	"os"
+	"path/filepath"
+	"slices"
+
+	"xenlvm/lib/diskimg"
+	"xenlvm/lib/fault"
+	"xenlvm/lib/mnt"
+	"xenlvm/lib/units"
+)
+
+// treeTypes are the file systems that the files method copies from and makes.
+var treeTypes = []string{"ext2", "ext3", "ext4", "xfs"}
+
+// fsType is the file system that an image or volume holds, if it is one whose
+// files can be copied.
+func fsType(i diskimg.Info) string {
+	if i.Kind == diskimg.Filesystem && i.Also == "" && slices.Contains(treeTypes, i.Signature.Type) {
+		return i.Signature.Type
+	}
+	return ""
+}
+
+// chooseMethod chooses how to copy d, and refuses what the method cannot do.
+func (c *Conversion) chooseMethod(d *Disk) error {
+	recorded := recordedMethod(c.records, d)
+	switch {
+	case c.o.Method != Auto:
+		d.Method, d.Why = c.o.Method, "asked for"
+	case recorded != "":
+		d.Method, d.Why = recorded, "as in the earlier run"
+	case d.Format != string(diskimg.Raw):
+		d.Method, d.Why = Blocks, "a "+d.Format+" image"
+	case fsType(d.Info) == "":
+		d.Method, d.Why = Blocks, "the image holds no single file system: "+describe(d.Info)
+	case d.Dest.Exists && fsType(d.Dest.Info) != "":
+		d.Method, d.Why = Files, "the destination holds a file system"
+	default:
+		d.Method, d.Why = Blocks, "the destination is empty"
+	}
+	if d.last != nil && d.last.Method != d.Method {
+		d.last = nil
+	}
+	if d.Method == Files {
+		return c.checkFiles(d)
+	}
+	return c.checkBlocks(d)
+}
+
+// describe says what an image holds.
+func describe(i diskimg.Info) string {
+	switch i.Kind {
+	case diskimg.Filesystem:
+		return i.Signature.Type
+	case diskimg.Table:
+		return "a " + i.Table.Type + " partition table"
+	}
+	return string(i.Kind)
+}
+
+func (c *Conversion) checkBlocks(d *Disk) error {
+	if size := units.Bytes(d.Info.Size); d.Dest.Exists && d.Dest.LV.Size < size {
+		return fault.Hint(fault.Refuse("cannot copy %s to %s block by block: the image is %d bytes, the volume only %d", d.Image, d.Dest.LV.Spec(), size, d.Dest.LV.Size),
+			"lvextend --size %db %s, or make a smaller file system on it and use --method files", size, d.Dest.LV.Spec())
+	}
+	return c.checkForeign(d, d.Dest.Foreign)
+}
+
+func (c *Conversion) checkFiles(d *Disk) error {
+	source := fsType(d.Info)
+	if d.Format != string(diskimg.Raw) || source == "" {
+		return fault.Hint(fault.Refuse("cannot copy %s file by file: it is a %s image that holds %s", d.Image, d.Format, describe(d.Info)), "--method blocks")
+	}
+	if !d.Dest.Exists {
+		return nil
+	}
+	there := fsType(d.Dest.Info)
+	if there == "" {
+		return c.checkForeign(d, d.Dest.Foreign)
+	}
+	if d.Dest.Ours {
+		return nil
+	}
+	names, err := c.lookInto(d, there)
+	if err != nil {
+		return err
+	}
+	if len(names) == 0 {
+		return nil
+	}
+	return c.checkForeign(d, "a file system with files ("+names[0]+")")
+}
+
+func (c *Conversion) checkForeign(d *Disk, what string) error {
+	if what == "" || d.Dest.Ours || c.o.Overwrite {
+		return nil
+	}
+	return fault.Hint(fault.Refuse("cannot copy to %s: it holds %s", d.Dest.LV.Spec(), what), "--overwrite destroys it")
+}
+
+// lookInto is what the file system on a destination holds at its root. It is
+// mounted read-only, without its journal, only while we look.
+func (c *Conversion) lookInto(d *Disk, fsType string) ([]string, error) {
+	m := mnt.Mount{Device: d.Dest.Path, Point: filepath.Join(c.dir(), "look"), Type: fsType, Data: mnt.ReadOnly(fsType)}
+	if err := m.Do(); err != nil {
+		return nil, err
+	}
+	entries, err := os.ReadDir(m.Point)
+	if uerr := m.Undo(); err == nil {
+		err = uerr
+	}
+	if err != nil {
+		return nil, err
+	}
+	var names []string
+	for _, e := range entries {
+		if e.Name() != "lost+found" {
+			names = append(names, e.Name())
+		}
+	}
+	return names, nil
+}

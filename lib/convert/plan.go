@@ -1,0 +1,212 @@
+package convert
+
+import (
+	"context"
+	"os"
+	"path/filepath"
+
+	"xenlvm/lib/fault"
+	"xenlvm/lib/lvm"
+	"xenlvm/lib/run"
+	"xenlvm/lib/snap"
+	"xenlvm/lib/step"
+	"xenlvm/lib/units"
+	"xenlvm/lib/xl"
+)
+
+// Reclaim is the plan that removes what a killed run for this domain left:
+// its mounts, its loop devices, its snapshots. Nothing else carries its tags or
+// lies in its directory. The domain must be locked.
+func Reclaim(ctx context.Context, r run.Runner, domain string) (step.Plan, error) {
+	plan, err := snap.Under(filepath.Join(RunDir, domain))
+	if err != nil {
+		return nil, err
+	}
+	lvs, err := lvm.LVs(ctx, r, "")
+	if err != nil {
+		return nil, err
+	}
+	for _, v := range lvs {
+		if v.Tagged(lvm.TagSnapshot) && v.Tagged(lvm.TagDomain(domain)) {
+			removal, err := snap.Removal(r, v)
+			if err != nil {
+				return nil, err
+			}
+			plan = append(plan, removal...)
+		}
+	}
+	return unique(plan), nil
+}
+
+// unique drops steps that are in the plan already: a mount below our directory
+// is often one of a snapshot of ours, too.
+func unique(plan step.Plan) step.Plan {
+	seen := map[string]bool{}
+	var kept step.Plan
+	for _, s := range plan {
+		if !seen[s.What] {
+			seen[s.What] = true
+			kept = append(kept, s)
+		}
+	}
+	return kept
+}
+
+// Plan is what the conversion does: the copy, at whose end every mount, loop
+// device and snapshot is gone; then the commit, which says that the copies are good.
+func (c *Conversion) Plan(ctx context.Context) (copying, commit step.Plan, err error) {
+	for _, d := range c.Disks {
+		copying = append(copying, c.planDestination(d)...)
+	}
+	snaps, err := c.planSnapshots(ctx, &copying)
+	if err != nil {
+		return nil, nil, err
+	}
+	for _, s := range snaps {
+		for _, d := range s.disks {
+			steps, err := c.planCopy(ctx, s, d)
+			if err != nil {
+				return nil, nil, err
+			}
+			copying = append(copying, steps...)
+			commit = append(commit, c.planCommit(d)...)
+		}
+	}
+	return copying, commit, nil
+}
+
+// planDestination creates or marks the volume, and writes down that it is ours.
+func (c *Conversion) planDestination(d *Disk) step.Plan {
+	lv := &d.Dest.LV
+	domain := lvm.TagDomain(c.o.Domain)
+	plan := step.Plan{{
+		What: "write down where " + d.VDev + " goes",
+		Do:   func(context.Context) error { return c.journal.Append(kindDestination, d.chosen()) },
+	}}
+	if !d.Dest.Exists {
+		create := lvm.Create(lv.VG, lv.Name, units.Bytes(d.Info.Size), lvm.TagIncomplete, domain)
+		s := step.Command(c.r, "create volume "+lv.Spec()+" of "+units.Bytes(d.Info.Size).String(), create, run.Cmd{})
+		made := s.Do
+		s.Do = func(ctx context.Context) error {
+			if err := made(ctx); err != nil {
+				return err
+			}
+			found, _, err := lvm.Find(ctx, c.r, lv.VG, lv.Name)
+			*lv = found
+			return err
+		}
+		s.UndoLine = lvm.Remove(lv.Spec()).Line()
+		s.Undo = func(ctx context.Context) error { return c.removeIncomplete(ctx, *lv) }
+		return append(plan, s)
+	}
+	for _, tag := range []string{lvm.TagIncomplete, domain} {
+		if !lv.Tagged(tag) {
+			plan = append(plan, step.Command(c.r, "tag "+lv.Spec()+" "+tag, lvm.Tag(lv.Spec(), tag), run.Cmd{}))
+		}
+	}
+	return plan
+}
+
+// removeIncomplete takes back the creation of a volume, unless its copy was
+// finished: a finished copy is never thrown away because something later failed.
+func (c *Conversion) removeIncomplete(ctx context.Context, lv lvm.LV) error {
+	now, found, err := lvm.Find(ctx, c.r, lv.VG, lv.Name)
+	if err != nil || !found || now.UUID != lv.UUID || !now.Tagged(lvm.TagIncomplete) {
+		return err
+	}
+	_, err = c.r.Run(ctx, lvm.Remove(lv.Spec()))
+	return err
+}
+
+// planSnapshots makes one snapshot for each origin, and mounts it.
+func (c *Conversion) planSnapshots(ctx context.Context, plan *step.Plan) ([]*snapshot, error) {
+	var snaps []*snapshot
+	of := map[string]*snapshot{}
+	for _, d := range c.Disks {
+		s := of[d.Origin.UUID]
+		if s == nil {
+			s = &snapshot{point: filepath.Join(c.dir(), d.Origin.VG+"-"+d.Origin.Name)}
+			of[d.Origin.UUID] = s
+			snaps = append(snaps, s)
+			request := snap.Request{Origin: d.Origin, Name: lvm.NameFor(d.Origin.Name+"-snap", c.o.Domain), COW: c.o.SnapshotSize, Tags: []string{lvm.TagDomain(c.o.Domain)}}
+			create, lv, err := request.Plan(ctx, c.r)
+			if err != nil {
+				return nil, err
+			}
+			s.lv = lv
+			for _, one := range append(create, snap.Mounting(lv.Path, d.FSType, s.point)) {
+				one.Temporary = true
+				*plan = append(*plan, one)
+			}
+		}
+		s.disks = append(s.disks, d)
+		s.work += d.Info.Size
+	}
+	return snaps, nil
+}
+
+func (c *Conversion) planCopy(ctx context.Context, s *snapshot, d *Disk) (step.Plan, error) {
+	look := step.Step{What: "look at " + d.Image + " in the snapshot", Do: func(context.Context) error {
+		info, err := os.Stat(s.image(d))
+		if err != nil {
+			return err
+		}
+		d.Result.modified = info.ModTime()
+		return nil
+	}}
+	if d.Method == Files {
+		steps, err := c.planFiles(ctx, s, d)
+		return append(step.Plan{look}, steps...), err
+	}
+	return step.Plan{look, {
+		What: "copy " + d.Image + " to " + d.Dest.Path + " by blocks",
+		Line: run.Quote("imgconv", "--overwrite", s.image(d), d.Dest.Path),
+		Do: func(ctx context.Context) error {
+			return c.watched(ctx, s, func(ctx context.Context) error { return c.copyBlocks(ctx, s, d) })
+		},
+	}}, nil
+}
+
+// planCommit says that the copy of d is good: in the journal first, because a
+// volume without the tag may be configured.
+func (c *Conversion) planCommit(d *Disk) step.Plan {
+	return step.Plan{{
+		What: "write down that " + d.VDev + " is copied",
+		Do: func(ctx context.Context) error {
+			if err := c.stillStopped(ctx, d); err != nil {
+				return err
+			}
+			return c.record(d)
+		},
+	}, {
+		What: "take the tag " + lvm.TagIncomplete + " off " + d.Dest.LV.Spec(),
+		Line: lvm.Untag(d.Dest.LV.Spec(), lvm.TagIncomplete).Line(),
+		Do: func(ctx context.Context) error {
+			if d.Result.Partial {
+				return nil // not yet what a domain could start from
+			}
+			_, err := c.r.Run(ctx, lvm.Untag(d.Dest.LV.Spec(), lvm.TagIncomplete))
+			return err
+		},
+	}}
+}
+
+// stillStopped refuses to call a final pass good when the domain ran again, or
+// when anybody wrote to the image, after the snapshot was taken.
+func (c *Conversion) stillStopped(ctx context.Context, d *Disk) error {
+	if !c.o.Final {
+		return nil
+	}
+	_, running, err := xl.Find(ctx, c.r, c.o.Domain)
+	if err != nil {
+		return err
+	}
+	changed, err := d.changedSince()
+	if err != nil {
+		return err
+	}
+	if running || changed {
+		return fault.Hint(fault.With(fault.Failed, errStarted(d)), "the domain goes on on its image; run the conversion again when nobody else starts it")
+	}
+	return nil
+}

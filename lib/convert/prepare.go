@@ -1,0 +1,276 @@
+package convert
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+
+	"golang.org/x/sys/unix"
+
+	"xenlvm/lib/blkdev"
+	"xenlvm/lib/diskimg"
+	"xenlvm/lib/fault"
+	"xenlvm/lib/host"
+	"xenlvm/lib/journal"
+	"xenlvm/lib/loopdev"
+	"xenlvm/lib/lvm"
+	"xenlvm/lib/mnt"
+	"xenlvm/lib/run"
+	"xenlvm/lib/units"
+	"xenlvm/lib/xl"
+	"xenlvm/lib/xlcfg"
+)
+
+// Prepare finds and checks everything. It changes nothing; its errors are
+// refusals. A conversion without disks has nothing to do. The journal must be
+// locked by the caller.
+func Prepare(ctx context.Context, r run.Runner, rep Reporter, j *journal.Journal, o Options) (*Conversion, error) {
+	c := &Conversion{o: o, r: r, rep: rep, journal: j}
+	if err := host.NeedRoot("copy from a snapshot"); err != nil {
+		return nil, err
+	}
+	for _, name := range []string{"lvs", "dmsetup", "xl"} {
+		if err := run.Missing(name); err != nil {
+			return nil, err
+		}
+	}
+	domain, running, err := xl.Find(ctx, r, o.Domain)
+	if err != nil {
+		return nil, err
+	}
+	c.Running = running
+	if o.Final && running {
+		return nil, fault.Hint(fault.Refuse("cannot make the final pass: domain %s is %s", o.Domain, domain.State), "domuswitch stop %s", o.Domain)
+	}
+	if c.records, err = j.Read(); err != nil {
+		return nil, err
+	}
+	if err := c.findDisks(); err != nil {
+		return nil, err
+	}
+	if len(c.Disks) == 0 {
+		return c, nil
+	}
+	for _, d := range c.Disks {
+		if err := c.findOrigin(ctx, d); err != nil {
+			return nil, err
+		}
+	}
+	if err := c.chooseDestinations(ctx); err != nil {
+		return nil, err
+	}
+	if err := c.checkOthers(ctx); err != nil {
+		return nil, err
+	}
+	for _, d := range c.Disks {
+		if err := c.chooseMethod(d); err != nil {
+			return nil, err
+		}
+	}
+	return c, c.checkSpace(ctx)
+}
+
+// CheckDomain refuses a domain that has no configuration, or none that xl would
+// take.
+func CheckDomain(o Options) error {
+	_, err := readDisks(o)
+	return err
+}
+
+// readDisks reads the disks in the domain's configuration.
+func readDisks(o Options) ([]xlcfg.Disk, error) {
+	path := o.Config
+	if path == "" {
+		var err error
+		if path, err = xl.FindConfig(o.XenDir, o.Domain); err != nil {
+			return nil, err
+		}
+	}
+	config, err := xl.ReadConfig(path)
+	if err != nil {
+		return nil, err
+	}
+	if name, _ := config.String("name"); name != o.Domain {
+		return nil, fault.Refuse("cannot use %s: it configures domain %q, not %q", path, name, o.Domain)
+	}
+	disks, err := config.Disks()
+	return disks, fault.With(fault.Refused, err)
+}
+
+// findDisks picks the disks on files.
+func (c *Conversion) findDisks() error {
+	disks, err := readDisks(c.o)
+	if err != nil {
+		return err
+	}
+	for _, d := range disks {
+		why, err := c.addDisk(d)
+		if err != nil {
+			return err
+		}
+		if why != "" {
+			c.Skipped = append(c.Skipped, d.VDev+": "+why)
+		}
+	}
+	return nil
+}
+
+// addDisk adds a disk of the configuration, or says why it is none of our
+// business.
+func (c *Conversion) addDisk(d xlcfg.Disk) (skipped string, err error) {
+	switch {
+	case d.CDROM:
+		return "a cdrom", nil
+	case d.Format == xlcfg.Empty || d.Target == "":
+		return "an empty drive", nil
+	case d.Script != "":
+		return "served by the script " + d.Script, nil
+	case d.BackendDomain != "":
+		return "served by domain " + d.BackendDomain, nil
+	}
+	image, err := filepath.EvalSymlinks(d.Target)
+	switch {
+	case errors.Is(err, os.ErrNotExist):
+		return "", fault.Refuse("cannot find the image %s of disk %s", d.Target, d.VDev)
+	case err != nil && (errors.Is(err, unix.ELOOP) || err.Error() == "EvalSymlinks: too many links"):
+		return "", fault.Refuse("cannot open the image %s of disk %s: its links lead in a circle", d.Target, d.VDev)
+	case err != nil:
+		return "", fault.Refuse("cannot open the image %s of disk %s: %w", d.Target, d.VDev, err)
+	}
+	var st unix.Stat_t
+	if err := unix.Stat(image, &st); err != nil {
+		return "", fault.Refuse("cannot open the image %s of disk %s: %w", d.Target, d.VDev, err)
+	}
+	if st.Mode&unix.S_IFMT == unix.S_IFBLK {
+		return "on the block device " + d.Target + " already", nil
+	}
+	info, err := diskimg.Probe(image)
+	if err != nil {
+		return "", fault.With(fault.Refused, err)
+	}
+	format := string(d.Format)
+	if err := diskimg.CheckFormat(info, format); err != nil {
+		return "", fault.With(fault.Refused, err)
+	}
+	c.Disks = append(c.Disks, &Disk{VDev: d.VDev, Image: image, Format: format, Info: info})
+	return "", nil
+}
+
+// findOrigin finds the volume whose file system holds the image.
+func (c *Conversion) findOrigin(ctx context.Context, d *Disk) error {
+	m, inside, err := mnt.Of(d.Image)
+	if err != nil {
+		return err
+	}
+	var n blkdev.Number
+	if _, err := fmt.Sscanf(m.Device, "%d:%d", &n.Major, &n.Minor); err != nil {
+		return fmt.Errorf("cannot read the mount of %s: device %q", d.Image, m.Device)
+	}
+	lv, found, err := lvm.ByNumber(ctx, c.r, n.Major, n.Minor)
+	if err != nil {
+		return err
+	}
+	if !found {
+		return fault.Hint(fault.Refuse("cannot snapshot the file system of %s: it is not on a logical volume but on device %s (%s)", d.Image, m.Device, m.Type),
+			"stop the domain, then: imgconv %s DESTINATION", run.Quote(d.Image))
+	}
+	d.Origin, d.FSType, d.Inside = lv, m.Type, inside
+	return nil
+}
+
+// checkOthers refuses images and destinations that another domain uses: running,
+// or by its configuration.
+func (c *Conversion) checkOthers(ctx context.Context) error {
+	domains, err := xl.List(ctx, c.r)
+	if err != nil {
+		return err
+	}
+	for _, dom := range domains {
+		if dom.ID == 0 {
+			continue
+		}
+		live, err := xl.Disks(ctx, c.r, dom.ID)
+		if err != nil {
+			return err
+		}
+		for _, l := range live {
+			for _, d := range c.Disks {
+				if dom.Name != c.o.Domain && sameFile(l, d.Image) {
+					return fault.Refuse("cannot copy %s: domain %s has it as its disk %s", d.Image, dom.Name, l.VDev)
+				}
+				if d.Dest.Exists && l.HasDevice && (blkdev.Number{Major: l.Major, Minor: l.Minor}) == d.Dest.Node.Number {
+					return fault.Refuse("cannot copy to %s: domain %s has it as its disk %s", d.Dest.Path, dom.Name, l.VDev)
+				}
+			}
+		}
+	}
+	for _, d := range c.Disks {
+		if !d.Dest.Exists {
+			continue
+		}
+		user, err := xl.ConfiguredFor(c.o.XenDir, d.Dest.Path)
+		if err != nil {
+			return err
+		}
+		if user != "" {
+			return fault.Refuse("cannot copy to %s: the configuration %s has it as a disk", d.Dest.Path, user)
+		}
+	}
+	return nil
+}
+
+// sameFile says whether a running domain's disk is the image: by its path, or
+// by the file behind its loop device.
+func sameFile(l xl.Disk, image string) bool {
+	var a, b unix.Stat_t
+	if unix.Stat(image, &a) != nil {
+		return false
+	}
+	if unix.Stat(l.Path, &b) == nil && a.Dev == b.Dev && a.Ino == b.Ino {
+		return true
+	}
+	if !l.HasDevice {
+		return false
+	}
+	loops, err := loopdev.List(func(d loopdev.Device) bool {
+		return d.Dev == blkdev.NumberOf(a.Dev) && d.Ino == a.Ino
+	})
+	if err != nil {
+		return false
+	}
+	return slices.ContainsFunc(loops, func(d *loopdev.Device) bool {
+		return unix.Stat(d.Path, &b) == nil && blkdev.NumberOf(b.Rdev) == blkdev.Number{Major: l.Major, Minor: l.Minor}
+	})
+}
+
+// checkSpace refuses when the new volumes do not fit their volume group, or the
+// digests the file system of the journal. The snapshots are checked with it.
+func (c *Conversion) checkSpace(ctx context.Context) error {
+	need := map[string]units.Bytes{}
+	var digests units.Bytes
+	for _, d := range c.Disks {
+		digests += units.Bytes(d.Info.Size / 1024)
+		if !d.Dest.Exists {
+			need[d.Dest.LV.VG] += units.Bytes(d.Info.Size)
+		}
+	}
+	for name, size := range need {
+		vg, found, err := lvm.FindVG(ctx, c.r, name)
+		if err != nil {
+			return err
+		}
+		if !found {
+			return fault.Hint(fault.Refuse("cannot find volume group %s", name), "vgs")
+		}
+		if size = size.RoundUp(vg.Extent); size > vg.Free {
+			return fault.Refuse("cannot create volumes of %s in %s: only %s are free", size, name, vg.Free)
+		}
+	}
+	if err := os.MkdirAll(c.o.StateDir, 0o700); err != nil {
+		return fault.Refuse("cannot keep a journal: %w", err)
+	}
+	return host.NeedSpace(ctx, c.o.StateDir, digests+1<<20)
+}
