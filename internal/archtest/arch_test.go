@@ -24,7 +24,7 @@ import (
 var floors = [][]string{
 	{"fault", "run"},
 	{"step", "units", "extent", "xlcfg", "mapping"},
-	{"journal", "blkdev", "loopdev", "mnt", "lvm", "host", "diskimg", "rsync", "mkfs", "treesum", "xl", "atomicfile"},
+	{"journal", "blkdev", "loopdev", "mnt", "lvm", "dm", "host", "diskimg", "rsync", "mkfs", "treesum", "xl", "atomicfile"},
 	{"blockcopy", "snap"},
 	{"convert"},
 	{"cli"},

@@ -117,8 +117,8 @@ func (c *Conversion) watched(ctx context.Context, s *snapshot, work func(context
 	cancel(nil)
 	<-watching
 	// The last word on the snapshot comes after the last byte was read.
-	if _, lost := lvm.SnapshotUsage(context.WithoutCancel(ctx), c.r, s.lv); lost != nil {
-		err = lost
+	if _, lost := snap.Usage(s.lv); lost != nil {
+		err = errors.Join(lost, err)
 	}
 	if errors.Is(err, lvm.ErrLost) {
 		return c.tooSmall(s)

@@ -32,7 +32,7 @@ func Prepare(ctx context.Context, r run.Runner, rep Reporter, j *journal.Journal
 	if err := host.NeedRoot("copy from a snapshot"); err != nil {
 		return nil, err
 	}
-	for _, name := range []string{"lvs", "dmsetup", "xl"} {
+	for _, name := range []string{"lvs", "xl"} {
 		if err := run.Missing(name); err != nil {
 			return nil, err
 		}

@@ -1,13 +1,11 @@
 package lvm
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"strconv"
 	"strings"
 
-	"xenlvm/lib/run"
 	"xenlvm/lib/units"
 )
 
@@ -29,15 +27,10 @@ func (u Usage) Percent() float64 {
 	return float64(u.Used) / float64(u.Size) * 100
 }
 
-// SnapshotUsage asks the kernel, by way of dmsetup: it is quick enough for once
-// a second and takes no lock of LVM's. The error is ErrLost when the snapshot
-// has overflowed.
-func SnapshotUsage(ctx context.Context, r run.Runner, v LV) (Usage, error) {
-	res, err := r.Run(ctx, run.Cmd{Name: "dmsetup", Args: []string{"status", v.DMPath}})
-	if err != nil {
-		return Usage{}, fmt.Errorf("cannot watch snapshot %s: %w", v.Spec(), err)
-	}
-	u, err := parseStatus(string(res.Stdout))
+// ParseUsage reads the status of a snapshot's device, as dm.Status returns it.
+// The error is ErrLost when the snapshot has overflowed.
+func ParseUsage(v LV, status string) (Usage, error) {
+	u, err := parseStatus(status)
 	if err != nil && !errors.Is(err, ErrLost) {
 		err = fmt.Errorf("cannot watch snapshot %s: %w", v.Spec(), err)
 	}

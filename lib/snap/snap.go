@@ -6,8 +6,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
 	"time"
 
+	"xenlvm/lib/dm"
 	"xenlvm/lib/fault"
 	"xenlvm/lib/lvm"
 	"xenlvm/lib/run"
@@ -98,6 +100,16 @@ type Extension struct {
 	By units.Share // of the origin
 }
 
+// Usage asks the kernel how full the snapshot is. The error is lvm.ErrLost when it
+// has overflowed, and os.ErrNotExist when it is gone.
+func Usage(v lvm.LV) (lvm.Usage, error) {
+	status, err := dm.Status(v.DMPath)
+	if err != nil {
+		return lvm.Usage{}, err
+	}
+	return lvm.ParseUsage(v, status)
+}
+
 // Watch looks at the snapshot every second until the context ends, and tells
 // seen. It returns an error that is lvm.ErrLost as soon as the snapshot has
 // overflowed, and nil when it is removed.
@@ -105,16 +117,15 @@ func Watch(ctx context.Context, r run.Runner, v lvm.LV, x Extension, seen func(l
 	tick := time.NewTicker(Every)
 	defer tick.Stop()
 	for {
-		u, err := lvm.SnapshotUsage(ctx, r, v)
+		u, err := Usage(v)
 		switch {
 		case ctx.Err() != nil:
 			return context.Cause(ctx)
 		case errors.Is(err, lvm.ErrLost):
 			return fmt.Errorf("cannot use snapshot %s: %w", v.Spec(), err)
+		case errors.Is(err, os.ErrNotExist):
+			return nil
 		case err != nil:
-			if _, found, ferr := lvm.Find(ctx, r, v.VG, v.Name); ferr == nil && !found {
-				return nil
-			}
 			return err
 		}
 		if seen != nil {
