@@ -1,0 +1,170 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"strconv"
+	"time"
+)
+
+// errNotOK is a run that ended, but not well; the result says why.
+var errNotOK = errors.New("the run is not ok")
+
+// resultSize is the room for what a run hands back, as a tar.
+const resultSize = 1 << 30
+
+// run boots the lab, runs one scenario and prints its result.
+func (l *lab) run(ctx context.Context, su suite, name string, args []string, opt options, stdout io.Writer) error {
+	s, err := l.scenario(name)
+	if err != nil {
+		return err
+	}
+	factor, err := timeFactor()
+	if err != nil {
+		return err
+	}
+	s.xen = s.xen && !opt.noXen
+	s.gotest = append(s.gotest, opt.gotest...)
+
+	res := result{Scenario: s.name, Suite: su.name, Xen: s.xen}
+	if err := l.perform(ctx, su, s, args, opt, factor, &res); err != nil {
+		if ctx.Err() != nil || errors.Is(err, errUsage) {
+			return err
+		}
+		res.OK, res.Error = false, err.Error()
+	}
+	line, err := res.line()
+	if err != nil {
+		return err
+	}
+	if _, err := fmt.Fprintln(stdout, line); err != nil {
+		return err
+	}
+	if !res.OK {
+		return fmt.Errorf("%w: %s", errNotOK, res.Error)
+	}
+	return nil
+}
+
+// perform does the run and fills res. What it makes on the host is in a temporary
+// folder that it removes, and in opt.keep.
+func (l *lab) perform(ctx context.Context, su suite, s scenario, args []string, opt options, factor float64, res *result) (err error) {
+	tmp, err := os.MkdirTemp("", "xenlvm-lab-")
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, os.RemoveAll(tmp)) }()
+	out := opt.keep
+	if out == "" {
+		out = filepath.Join(tmp, "out")
+	}
+	if err := os.MkdirAll(out, 0o755); err != nil {
+		return err
+	}
+	log, err := os.Create(filepath.Join(out, "console.log"))
+	if err != nil {
+		return err
+	}
+	defer log.Close()
+
+	limit := time.Duration(float64(s.limit) * factor)
+	m, err := l.assemble(ctx, su, s, args, tmp, map[string]string{
+		"LAB_MODE": "run", "LAB_LIMIT": strconv.Itoa(int(limit.Seconds())), "LAB_TIME_FACTOR": fmt.Sprint(factor),
+	})
+	if err != nil {
+		return err
+	}
+	unlock, err := l.slot(ctx)
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	l.logf("booting %s for %s", res.Suite, s.name)
+	cons := newConsole(log, l.stderr, opt.verbose)
+	t, err := m.boot(ctx, cons, factor, limit)
+	err = errors.Join(err, cons.Close())
+	res.BootSeconds = seconds(t.ready)
+	if err != nil {
+		if ctx.Err() == nil && !opt.verbose {
+			fmt.Fprintf(l.stderr, "%s\n", cons.last())
+			l.logf("above: the last that the console said")
+		}
+		return err
+	}
+	res.Seconds = seconds(t.done - t.ready)
+	if err := untar(m.result, out); err != nil {
+		return err
+	}
+	if err := res.read(out); err != nil {
+		return err
+	}
+	if res.leftoverText != "" {
+		l.logf("left behind:\n%s", res.leftoverText)
+	}
+	return nil
+}
+
+// assemble makes a machine for a scenario, with everything it needs in tmp.
+func (l *lab) assemble(ctx context.Context, su suite, s scenario, args []string, tmp string, env map[string]string) (machine, error) {
+	img, err := l.image(ctx, su)
+	if err != nil {
+		return machine{}, err
+	}
+	m := machine{image: img, xen: s.xen, mem: s.mem, dom0Mem: s.dom0Mem, result: filepath.Join(tmp, "result.img")}
+	if m.disks, err = emptyDisks(tmp, s.vg); err != nil {
+		return machine{}, err
+	}
+	env["LAB_SUITE"], env["LAB_SCENARIO"], env["LAB_XEN"] = su.name, s.name, yesNo(s.xen)
+	for i := range m.disks {
+		env["LAB_DISKS"] += fmt.Sprintf("/dev/vd%c ", firstDisk+i)
+	}
+	if m.payload, err = l.payload(ctx, img, s, env, args, tmp); err != nil {
+		return machine{}, err
+	}
+	return m, sparse(m.result, resultSize)
+}
+
+// shell opens a console in the lab on the user's terminal.
+func (l *lab) shell(ctx context.Context, su suite, opt options) (err error) {
+	tmp, err := os.MkdirTemp("", "xenlvm-lab-")
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, os.RemoveAll(tmp)) }()
+	s := defaults()
+	s.name, s.xen, s.gotest = "shell", !opt.noXen, opt.gotest
+	m, err := l.assemble(ctx, su, s, nil, tmp, map[string]string{
+		"LAB_MODE": "shell", "LAB_TIME_FACTOR": "1", "LAB_TERM": os.Getenv("TERM"), "LAB_SIZE": terminalSize(os.Stdin),
+	})
+	if err != nil {
+		return err
+	}
+	unlock, err := l.slot(ctx)
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	l.logf("booting; the lab powers off when its shell ends (Ctrl-D)")
+	cmd := m.command(ctx)
+	cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, os.Stdout, os.Stderr
+	if err := cmd.Run(); err != nil {
+		return fmt.Errorf("QEMU ended: %w", err)
+	}
+	return nil
+}
+
+// seconds rounds a duration for people.
+func seconds(d time.Duration) float64 {
+	return float64(d.Round(100*time.Millisecond)) / float64(time.Second)
+}
+
+func yesNo(b bool) string {
+	if b {
+		return "yes"
+	}
+	return "no"
+}

@@ -1,0 +1,68 @@
+#!/bin/bash
+# imgconv is killed at five points, politely and not: nothing is left, the DomU does not notice
+# lab: vg=6G time=1200
+. /lab/lib.sh
+
+lab_vg
+lab_images_lv 1G
+lab_image /srv/images/vm3.img 256M
+mkdir /mnt/image && mount -o loop /srv/images/vm3.img /mnt/image
+head -c 64M /dev/urandom >/mnt/image/data
+umount /mnt/image && rmdir /mnt/image
+lab_domu vm3 file:/srv/images/vm3.img,xvda,w
+lab_start vm3
+lab_wait_records vm3 30 120
+lab_baseline
+
+said() { grep -qF -- "$1" /run/imgconv; }
+
+# hit SIGNAL TEXT: start a copy that takes some seconds, and send the signal when it says the text.
+hit() {
+    imgconv --snapshot --to vg0 --verbose --bwlimit 8M vm3 >/dev/null 2>/run/imgconv &
+    local pid=$! i
+    for ((i = 0; i < 6000; i++)); do
+        ! said "$2" || break
+        kill -0 "$pid" 2>/dev/null || fail "imgconv ended before it said $2: $(cat /run/imgconv)"
+        sleep 0.01
+    done
+    [ "${3-}" = "" ] || sleep "$3"
+    kill "-$1" "$pid"
+    status=0
+    wait "$pid" || status=$?
+}
+
+points=(
+    '[1/6] write down where xvda goes'
+    '[2/6] create volume vg0/vm3-xvda'
+    '[3/6] create snapshot vg0/images-snap-vm3'
+    '[4/6] mount /dev/vg0/images-snap-vm3'
+    '[6/6] copy /srv/images/vm3.img'
+)
+for point in "${points[@]}"; do
+    hit TERM "$point"
+    cat /run/imgconv
+    check "SIGTERM at $point: status 130" test "$status" = 130
+    check "everything undone" test -z "$(lab_new)"
+done
+for point in "${points[@]}"; do
+    hit KILL "$point"
+    check "SIGKILL at $point" test "$status" = 137
+    echo "left: $(lab_new | tr '\n' ';')"
+    hit TERM "[2/" # the next run clears first, then goes on, and is undone
+    check "cleared by the next run" test -z "$(lab_new | grep -v '^\(lv\|dm\) vg0[/-]vm3-*xvda')"
+done
+hit KILL '[6/6] copy /srv/images/vm3.img' 3
+check "a whole run after SIGKILL" imgconv --snapshot --to vg0 vm3
+check "nothing but the volume" test "$(lab_new | xargs)" = "dm vg0-vm3--xvda lv vg0/vm3-xvda xenlvm.domain.vm3"
+hit KILL '[6/6] copy /srv/images/vm3.img' 1
+check "a delta that was killed leaves the tag" test "$(lvs --noheadings -o lv_tags vg0/vm3-xvda | tr -d ' ' | grep -c incomplete)" = 1
+check "stop" lab_shutdown vm3
+check "and the rerun makes it whole" imgconv --snapshot --final vm3
+check "identical" cmp -n "$(stat -c %s /srv/images/vm3.img)" /srv/images/vm3.img /dev/vg0/vm3-xvda
+check "without the tag" test "$(lvs --noheadings -o lv_tags vg0/vm3-xvda | tr -d ' ')" = xenlvm.domain.vm3
+check "start" lab_start vm3
+wait_for 120 lab_said vm3 '^GUEST verified disk=xvda ' 2 || fail "it does not verify its records"
+check "stop" lab_shutdown vm3
+lab_judge vm3
+check "the DomU was never paused for long" test "$(jq '.domains.vm3.max_pause_s < 20' "$LAB_RESULT/judge-vm3.json")" = true
+lab_leftovers 'lv vg0/vm3-xvda xenlvm.domain.vm3' 'dm vg0-vm3--xvda'
