@@ -19,7 +19,7 @@ import (
 //
 //	#!/bin/bash
 //	# one line that says what the scenario shows
-//	# lab: vg=12G,4G time=900 xen=no mem=3G dom0_mem=1500M gotest=./lib/lvm
+//	# lab: suites=bookworm,trixie vg=12G,4G time=900 xen=no mem=3G dom0_mem=1500M gotest=./lib/lvm
 type scenario struct {
 	name    string
 	path    string
@@ -30,11 +30,12 @@ type scenario struct {
 	mem     string   // of the whole machine; "" is the lab's choice
 	dom0Mem string   // under Xen
 	gotest  []string // packages whose tests it runs
+	suites  []string // on which scripts/test runs it
 }
 
 // defaults are what a scenario gets when it asks for nothing.
 func defaults() scenario {
-	return scenario{vg: []string{"8G"}, limit: 600 * time.Second, xen: true, dom0Mem: "1500M"}
+	return scenario{vg: []string{"8G"}, limit: 600 * time.Second, xen: true, dom0Mem: "1500M", suites: []string{suites[0].name}}
 }
 
 // scenario finds a scenario by its name or by its path and reads its header.
@@ -116,6 +117,14 @@ func (s *scenario) ask(word string) error {
 	case "gotest":
 		s.gotest = sizes
 		return nil
+	case "suites":
+		for _, name := range sizes {
+			if _, err := suiteByName(name); err != nil {
+				return err
+			}
+		}
+		s.suites = sizes
+		return nil
 	default:
 		return fmt.Errorf("%s: unknown key", word)
 	}
@@ -127,7 +136,7 @@ func (s *scenario) ask(word string) error {
 	return nil
 }
 
-// list prints every scenario with what it shows.
+// list prints every scenario with the suites it is tested on and what it shows.
 func (l *lab) list(stdout io.Writer) error {
 	paths, err := filepath.Glob(filepath.Join(l.dir(), "scenarios", "*.sh"))
 	if err != nil {
@@ -139,7 +148,7 @@ func (l *lab) list(stdout io.Writer) error {
 		if err != nil {
 			return err
 		}
-		fmt.Fprintf(w, "%s\t%s\n", s.name, s.about)
+		fmt.Fprintf(w, "%s\t%s\t%s\n", s.name, strings.Join(s.suites, ","), s.about)
 	}
 	return w.Flush()
 }

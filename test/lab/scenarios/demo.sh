@@ -1,6 +1,6 @@
 #!/bin/bash
 # the main job: a DomU that writes moves from its image file onto a logical volume
-# lab: vg=9G time=1200
+# lab: suites=bookworm,trixie vg=9G time=1200
 . /lab/lib.sh
 
 # seconds FROM TO: between two stamps, with two decimals.
