@@ -24,7 +24,7 @@ type options struct {
 	snapshot, final, overwrite, verifyAll     bool
 	to                                        unixflag.StringArray
 	config, xenDir, stateDir                  string
-	method, format, size, extend, limit, only string
+	method, format, size, extend, limit       string
 }
 
 func tool() cli.Tool {

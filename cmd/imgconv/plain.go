@@ -41,7 +41,7 @@ func (o *options) runPlain(ctx context.Context, e *cli.Env, source, destination 
 	if e.DryRun {
 		return o.dryPlain(e, src, source, destination)
 	}
-	t, err := openTarget(ctx, source, destination, src.Size())
+	t, err := openTarget(ctx, src, source, destination)
 	if err != nil {
 		return err
 	}
@@ -87,7 +87,7 @@ func (o *options) openSource(path string) (diskimg.Source, error) {
 
 // openTarget opens the destination for us alone, and refuses what must not be
 // written to.
-func openTarget(ctx context.Context, source, path string, size int64) (*target, error) {
+func openTarget(ctx context.Context, from diskimg.Source, source, path string) (*target, error) {
 	var src, dst unix.Stat_t
 	if err := unix.Stat(source, &src); err != nil {
 		return nil, fault.Refuse("cannot open %s: %w", source, err)
@@ -95,13 +95,13 @@ func openTarget(ctx context.Context, source, path string, size int64) (*target, 
 	err := unix.Stat(path, &dst)
 	switch {
 	case errors.Is(err, unix.ENOENT):
-		return createTarget(ctx, path, size)
+		return createTarget(ctx, from, path)
 	case err != nil:
 		return nil, fault.Refuse("cannot open %s: %w", path, err)
 	case src.Dev == dst.Dev && src.Ino == dst.Ino:
 		return nil, fault.Refuse("cannot copy %s onto itself", source)
 	case dst.Mode&unix.S_IFMT == unix.S_IFBLK:
-		return openDevice(&src, path, size)
+		return openDevice(&src, path, from.Size())
 	case dst.Mode&unix.S_IFMT != unix.S_IFREG:
 		return nil, fault.Refuse("cannot copy to %s: it is neither a block device nor a regular file", path)
 	}
@@ -116,11 +116,15 @@ func openTarget(ctx context.Context, source, path string, size int64) (*target, 
 	return &target{f: f, empty: dst.Size == 0}, nil
 }
 
-func createTarget(ctx context.Context, path string, size int64) (*target, error) {
+func createTarget(ctx context.Context, from diskimg.Source, path string) (*target, error) {
 	if filepath.Dir(path) == "/dev" || filepath.Dir(filepath.Dir(path)) == "/dev" {
 		return nil, fault.Refuse("cannot find the device %s", path)
 	}
-	if err := host.NeedSpace(ctx, filepath.Dir(path), 0); err != nil {
+	data, err := from.Data()
+	if err != nil {
+		return nil, err
+	}
+	if err := host.NeedSpace(ctx, filepath.Dir(path), units.Bytes(data.Bytes())); err != nil {
 		return nil, fault.With(fault.Refused, err)
 	}
 	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o600)

@@ -2,6 +2,8 @@ package convert
 
 import (
 	"context"
+	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 
@@ -84,20 +86,7 @@ func (c *Conversion) planDestination(d *Disk) step.Plan {
 		Do:   func(context.Context) error { return c.journal.Append(kindDestination, d.chosen()) },
 	}}
 	if !d.Dest.Exists {
-		create := lvm.Create(lv.VG, lv.Name, units.Bytes(d.Info.Size), lvm.TagIncomplete, domain)
-		s := step.Command(c.r, "create volume "+lv.Spec()+" of "+units.Bytes(d.Info.Size).String(), create, run.Cmd{})
-		made := s.Do
-		s.Do = func(ctx context.Context) error {
-			if err := made(ctx); err != nil {
-				return err
-			}
-			found, _, err := lvm.Find(ctx, c.r, lv.VG, lv.Name)
-			*lv = found
-			return err
-		}
-		s.UndoLine = lvm.Remove(lv.Spec()).Line()
-		s.Undo = func(ctx context.Context) error { return c.removeIncomplete(ctx, *lv) }
-		return append(plan, s)
+		return append(plan, c.creation(lv, units.Bytes(d.Info.Size)))
 	}
 	for _, tag := range []string{lvm.TagIncomplete, domain} {
 		if !lv.Tagged(tag) {
@@ -107,11 +96,32 @@ func (c *Conversion) planDestination(d *Disk) step.Plan {
 	return plan
 }
 
+// creation is the step that creates the volume lv, and learns what it became.
+func (c *Conversion) creation(lv *lvm.LV, size units.Bytes) step.Step {
+	create := lvm.Create(lv.VG, lv.Name, size, lvm.TagIncomplete, lvm.TagDomain(c.o.Domain))
+	s := step.Command(c.r, "create volume "+lv.Spec()+" of "+size.String(), create, lvm.Remove(lv.Spec()))
+	s.Do = func(ctx context.Context) error {
+		if _, err := c.r.Run(ctx, create); err != nil {
+			return err
+		}
+		// From here on there is something to undo, also when we are interrupted.
+		ctx = context.WithoutCancel(ctx)
+		made, found, err := lvm.Find(ctx, c.r, lv.VG, lv.Name)
+		if err != nil || !found {
+			return errors.Join(fmt.Errorf("cannot find volume %s after creating it: %v", lv.Spec(), err), c.removeIncomplete(ctx, *lv))
+		}
+		*lv = made
+		return nil
+	}
+	s.Undo = func(ctx context.Context) error { return c.removeIncomplete(ctx, *lv) }
+	return s
+}
+
 // removeIncomplete takes back the creation of a volume, unless its copy was
 // finished: a finished copy is never thrown away because something later failed.
 func (c *Conversion) removeIncomplete(ctx context.Context, lv lvm.LV) error {
 	now, found, err := lvm.Find(ctx, c.r, lv.VG, lv.Name)
-	if err != nil || !found || now.UUID != lv.UUID || !now.Tagged(lvm.TagIncomplete) {
+	if err != nil || !found || !now.Tagged(lvm.TagIncomplete) || !now.Tagged(lvm.TagDomain(c.o.Domain)) {
 		return err
 	}
 	_, err = c.r.Run(ctx, lvm.Remove(lv.Spec()))

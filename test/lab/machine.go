@@ -46,8 +46,8 @@ func (m machine) argv() []string {
 	} else {
 		// Never detected: a /dev/kvm may exist and yet not boot a stock kernel. With
 		// SMAP on, QEMU before 9.1 faults on a PV dom0's first return to user mode;
-		// with AVX on, QEMU 7.2 lets a domain see another's vector registers as long as
-		// Xen switches them lazily (hence eager-fpu too), and programs crash at random.
+		// with AVX on and Xen switching vector registers lazily (Xen's eager-fpu is off),
+		// programs crash at random under QEMU 7.2. Either cure was seen to be enough.
 		args = append(args, "-accel", "tcg,thread=multi,tb-size=1024", "-cpu", "max,-smap,-smep,-xsave,-avx,-avx2")
 	}
 	const root = "root=/dev/vda rw init=/lab-init panic=-1 quiet"

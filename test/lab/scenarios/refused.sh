@@ -58,7 +58,7 @@ configs=$(sha256sum /etc/xen/*.cfg)
 echo "the domain"
 refused 3 "cannot find domain vm9" imgconv --snapshot --to vg0 vm9
 refused 3 "" imgconv --snapshot --to vg0 -- -vm3
-refused 3 "" imgconv --snapshot --to vg0 $'vm\n3'
+refused 2 "control character" imgconv --snapshot --to vg0 $'vm\n3'
 refused 3 "" imgconv --snapshot --to vg0 "vm 3'"
 check "nothing to do: no disk on a file" test "$(imgconv --snapshot --to vg0 none 2>&1 | grep -c 'nothing to do')" = 1
 refused 3 "cannot find the image /srv/images/no.img" imgconv --snapshot --to vg0 missing
