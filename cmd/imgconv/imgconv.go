@@ -21,10 +21,10 @@ import (
 
 // options are the flags.
 type options struct {
-	snapshot, final, overwrite, verifyAll     bool
-	to                                        unixflag.StringArray
-	config, xenDir, stateDir                  string
-	method, format, size, extend, limit       string
+	snapshot, final, overwrite, verifyAll bool
+	to                                    unixflag.StringArray
+	config, xenDir, stateDir              string
+	method, format, size, extend, limit   string
 }
 
 func tool() cli.Tool {

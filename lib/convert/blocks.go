@@ -137,5 +137,5 @@ func (c *Conversion) tooSmall(s *snapshot) error {
 		need = min(need, cow*5/4)
 	}
 	err := fmt.Errorf("cannot go on: %w: its %s of COW space were full after %s of %s", lvm.ErrLost, cow, units.Bytes(s.done), units.Bytes(s.work))
-	return fault.Hint(err, "--snapshot-size %s would have been enough at this rate of writes; or extend it in time with --snapshot-extend", need)
+	return fault.Hint(err, "--snapshot-size %db would have been enough at this rate of writes; or let it grow in time with --snapshot-extend", int64(need))
 }

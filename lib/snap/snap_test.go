@@ -1,0 +1,92 @@
+package snap
+
+import (
+	"context"
+	"fmt"
+	"strings"
+	"testing"
+
+	"xenlvm/lib/fault"
+	"xenlvm/lib/lvm"
+	"xenlvm/lib/run"
+	"xenlvm/lib/units"
+)
+
+// host answers lvs with the volumes it has, and vgs with its free space.
+type host struct {
+	volumes string // JSON rows
+	free    units.Bytes
+}
+
+func (h host) Run(_ context.Context, c run.Cmd) (run.Result, error) {
+	if c.Effect != run.Query {
+		return run.Result{}, fmt.Errorf("a plan ran %s", c.Line())
+	}
+	switch c.Name {
+	case "lvs":
+		return run.Result{Stdout: []byte(`{"report":[{"lv":[` + h.volumes + `]}]}`)}, nil
+	case "vgs":
+		return run.Result{Stdout: fmt.Appendf(nil, `{"report":[{"vg":[{"vg_name":"vg0","vg_size":"1","vg_free":"%d","vg_extent_size":"4194304"}]}]}`, h.free)}, nil
+	}
+	return run.Result{}, fmt.Errorf("unknown query %s", c.Line())
+}
+
+func TestRequest(t *testing.T) {
+	origin := lvm.LV{VG: "vg0", Name: "images", UUID: "u", Size: 1 << 30, Active: true, Type: "linear"}
+	with := func(change func(*lvm.LV)) lvm.LV {
+		v := origin
+		change(&v)
+		return v
+	}
+	thin := with(func(v *lvm.LV) { v.Type, v.Pool = "thin", "pool" })
+	row := func(origin, tags string) string {
+		return fmt.Sprintf(`{"vg_name":"vg0","lv_name":"s","origin":%q,"lv_tags":%q,"segtype":"linear"}`, origin, tags)
+	}
+	for _, tt := range []struct {
+		name string
+		host host
+		q    Request
+		want string // the line of the plan; "" for nothing to do
+		err  string
+	}{
+		{"thick, a share in whole extents", host{free: 1 << 40}, Request{Origin: origin, Name: "s", COW: units.Share{Percent: 10}},
+			"lvcreate --yes --snapshot --permission r --name s --size 109051904b --addtag xenlvm.snapshot vg0/images", ""},
+		{"thick, no more than the whole", host{free: 1 << 40}, Request{Origin: origin, Name: "s", COW: units.Share{Size: 1 << 40}},
+			"lvcreate --yes --snapshot --permission r --name s --size 1090519040b --addtag xenlvm.snapshot vg0/images", ""},
+		{"thick, as much as is free", host{free: 64 << 20}, Request{Origin: origin, Name: "s", COW: units.Share{Size: 64 << 20}},
+			"lvcreate --yes --snapshot --permission r --name s --size 67108864b --addtag xenlvm.snapshot vg0/images", ""},
+		{"thick, a byte more than is free", host{free: 64 << 20}, Request{Origin: origin, Name: "s", COW: units.Share{Size: 64<<20 + 1}},
+			"", "cannot snapshot vg0/images with 68.0 MiB of COW space: volume group vg0 has only 64.0 MiB free"},
+		{"thin needs none", host{free: 0}, Request{Origin: thin, Name: "s"},
+			"lvcreate --yes --snapshot --permission r --name s --setactivationskip n --addtag xenlvm.snapshot vg0/images", ""},
+		{"ours exists", host{volumes: row("images", "xenlvm.snapshot")}, Request{Origin: origin, Name: "s"}, "", ""},
+		{"a snapshot of another", host{volumes: row("other", "xenlvm.snapshot")}, Request{Origin: origin, Name: "s"}, "", "a volume of that name exists"},
+		{"somebody else's", host{volumes: row("images", "")}, Request{Origin: origin, Name: "s"}, "", "a volume of that name exists"},
+		{"inactive", host{}, Request{Origin: with(func(v *lvm.LV) { v.Active = false }), Name: "s"}, "", "it is not active"},
+		{"a snapshot", host{}, Request{Origin: with(func(v *lvm.LV) { v.Origin = "o" }), Name: "s"}, "", "it is itself a snapshot"},
+		{"a pool", host{}, Request{Origin: with(func(v *lvm.LV) { v.Type = "thin-pool" }), Name: "s"}, "", "it is a thin pool"},
+		{"a name for an option", host{}, Request{Origin: origin, Name: "-f"}, "", "cannot name a volume"},
+	} {
+		plan, v, err := tt.q.Plan(t.Context(), tt.host)
+		if tt.err != "" {
+			if err == nil || !strings.Contains(err.Error(), tt.err) || fault.StatusOf(err) == fault.Failed {
+				t.Errorf("%s: %v; want %q", tt.name, err, tt.err)
+			}
+			continue
+		}
+		var lines strings.Builder
+		if err == nil {
+			err = plan.Print(&lines)
+		}
+		if got := strings.TrimSpace(lines.String()); err != nil || got != tt.want || v.Spec() != "vg0/s" {
+			t.Errorf("%s: %s: %q, %v; want %q", tt.name, v.Spec(), got, err, tt.want)
+		}
+	}
+}
+
+func TestClearanceOfTheInactive(t *testing.T) {
+	plan, err := Removal(host{}, lvm.LV{VG: "vg0", Name: "s"})
+	if err != nil || len(plan) != 1 || plan[0].Line != "lvremove --yes vg0/s" {
+		t.Errorf("Removal = %v, %v; an inactive volume has nothing on it", plan, err)
+	}
+}
