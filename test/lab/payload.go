@@ -66,25 +66,18 @@ func (l *lab) payload(ctx context.Context, img image, s scenario, env map[string
 	return disk, makeExt4(ctx, disk, tree, fmt.Sprintf("%dM", size>>20*5/4+32))
 }
 
-// programs builds this checkout's commands, and the lab's own judge, into bin. One
-// that does not build is left out with a warning: whoever works on it can still
-// use the lab for the others, and a scenario that calls it fails.
+// programs builds this checkout's commands, and the lab's own judge, into bin.
 func (l *lab) programs(ctx context.Context, bin string) error {
-	dirs, err := filepath.Glob(filepath.Join(l.root, "cmd/*/main.go"))
+	mains, err := filepath.Glob(filepath.Join(l.root, "cmd/*/main.go"))
 	if err != nil {
 		return err
 	}
-	dirs = append(dirs, filepath.Join(l.dir(), "judge/main.go"))
-	for _, main := range dirs {
-		if !exists(main) {
-			continue
-		}
-		dir := filepath.Dir(main)
-		if err := goTool(ctx, dir, "build", "-o", bin+"/", "."); err != nil {
-			l.logf("leaving out %s: %v", filepath.Base(dir), err)
+	for _, main := range append(mains, filepath.Join(l.dir(), "judge/main.go")) {
+		if err := goTool(ctx, filepath.Dir(main), "build", "-o", bin+"/", "."); err != nil {
+			return err
 		}
 	}
-	return ctx.Err()
+	return nil
 }
 
 // tests compiles a package's tests into dir/PACKAGE, with their testdata, which
