@@ -66,7 +66,8 @@ lab_image() {
 
 # lab_domu NAME DISK...: write /etc/xen/NAME.cfg for a PV guest. A DISK is an xl disk
 # such as file:/srv/images/vm3.img,xvda,w. Words in LAB_DOMU_OPTIONS go to the guest's
-# command line (test/lab/guest/options.go), LAB_DOMU_MEM is its memory in MiB.
+# command line (test/lab/guest/options.go), LAB_DOMU_MEM is its memory in MiB, LAB_RATE
+# how many records a second it writes to each disk: more of them slow all of dom0 down.
 lab_domu() {
     local name=$1 disk
     shift
@@ -77,7 +78,7 @@ lab_domu() {
         echo 'ramdisk = "/lab/guest.cpio"'
         echo "memory = ${LAB_DOMU_MEM:-256}"
         echo 'vcpus = 1'
-        echo "extra = \"console=hvc0 quiet ${LAB_DOMU_OPTIONS:-}\""
+        echo "extra = \"console=hvc0 quiet lab.rate=${LAB_RATE:-10} ${LAB_DOMU_OPTIONS:-}\""
         echo 'disk = ['
         for disk; do
             echo "    '$disk',"

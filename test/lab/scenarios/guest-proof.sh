@@ -8,7 +8,7 @@ log=/var/log/xen/console/guest-vm3.log
 lab_vg
 lab_images_lv 1G
 lab_image /srv/images/vm3.img 256M
-LAB_DOMU_OPTIONS='lab.rate=0 lab.files=first:3M' lab_domu vm3 file:/srv/images/vm3.img,xvda,w
+LAB_RATE=0 LAB_DOMU_OPTIONS='lab.files=first:3M' lab_domu vm3 file:/srv/images/vm3.img,xvda,w
 
 check "the guest starts" lab_start vm3
 judge --wait-records 300 --timeout 120s "$log" || fail "no records"
