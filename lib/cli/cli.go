@@ -79,9 +79,9 @@ func signals(name string) (context.Context, func()) {
 	ctx, cancel := context.WithCancelCause(context.Background())
 	c := make(chan os.Signal, 2)
 	signal.Notify(c, syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP)
-	// A reader of our output that went away must not kill us half-way: the
-	// write's error is reported, and everything undone.
-	signal.Ignore(syscall.SIGPIPE)
+	// A reader of our output that went away, or a limit on file sizes, must not
+	// kill us half-way: the write's error is reported, and everything undone.
+	signal.Ignore(syscall.SIGPIPE, syscall.SIGXFSZ)
 	go func() {
 		if s, ok := <-c; ok {
 			fmt.Fprintf(os.Stderr, "%s: %v: undoing; a second signal ends at once and may leave things behind\n", name, s)

@@ -103,6 +103,10 @@ check "and names the package" grep -q 'hint: apt-get install lvm2' /run/stderr
 refused 3 "cannot run xl: it is not installed" env PATH=/run/nothing domuswitch stop vm3
 check "and names the package" grep -q 'hint: apt-get install xen-utils' /run/stderr
 
+echo "a dry run"
+check "prints what a run would do" imgconv --snapshot --to vg0 --dry-run vm3
+check "and changes nothing" test -z "$(lab_new)"
+
 echo "two runs at once"
 imgconv --snapshot --to vg0 --bwlimit 4M vm3 >/dev/null 2>&1 &
 first=$!

@@ -1,6 +1,6 @@
 #!/bin/bash
 # Xen boots with a working toolstack, and a volume group is made
-# lab: suites=bookworm,trixie vg=2G time=120
+# lab: vg=2G time=120
 . /lab/lib.sh
 
 lab_vg
