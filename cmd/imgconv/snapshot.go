@@ -34,19 +34,21 @@ func (o *options) runSnapshot(ctx context.Context, e *cli.Env, domain string, ra
 	if err := convert.CheckDomain(opts); err != nil {
 		return err
 	}
-	release, err := j.Lock()
-	if err != nil {
-		return err
+	if !e.DryRun { // which leaves nothing behind, not even the lock's directory
+		release, err := j.Lock()
+		if err != nil {
+			return err
+		}
+		defer release()
 	}
-	defer release()
 	leftovers, err := convert.Reclaim(ctx, e.Runner, domain)
 	if err != nil {
 		return err
 	}
 	if len(leftovers) > 0 {
 		e.Infof("an earlier run of %s was killed: clearing what it left", domain)
-		if err := e.Apply(ctx, leftovers); err != nil {
-			return err
+		if err := e.Apply(ctx, leftovers); err != nil || e.DryRun {
+			return err // what comes then can be planned when they are gone
 		}
 	}
 	c, err := convert.Prepare(ctx, e.Runner, reporter{e}, j, opts)

@@ -13,7 +13,7 @@ import (
 )
 
 // mountsDir is where a snapshot is mounted when only an image in it was asked for.
-const mountsDir = "/run/xenlvm/lvsnap"
+const mountsDir = "/run/xenlvm/lvsnap" // domains have theirs in convert.RunDir
 
 // mountImage plans the mounts of the snapshot and of the image inside it. The
 // image's file system can only be seen once the snapshot is mounted, so what
@@ -37,7 +37,7 @@ func (o *options) mountImage(lv lvm.LV, fsType, point string) (step.Plan, error)
 		plan = append(plan, snap.Mounting(lv.Path, fsType, base))
 	}
 	var inner step.Plan
-	attach := snap.ImageMounting(image, "auto", point, "loop")
+	attach := snap.ImageMounting(image, "auto", "", point, "loop")
 	plan = append(plan, step.Step{
 		What: "look into " + image,
 		Do: func(context.Context) error {
@@ -46,7 +46,7 @@ func (o *options) mountImage(lv lvm.LV, fsType, point string) (step.Plan, error)
 			}
 			t, err := snap.FileSystem(image)
 			if err == nil {
-				inner = snap.ImageMounting(image, t, point, "loop")
+				inner = snap.ImageMounting(image, t, mnt.ReadOnly(t), point, "loop")
 			}
 			return err
 		},

@@ -31,11 +31,11 @@ func tool() cli.Tool {
 		Name:    "lvsnap",
 		Summary: "LVM snapshots to copy from: create, mount, list, watch, remove",
 		Flags: func(fs *flag.FlagSet) {
-			fs.StringVar(&o.size, "size", "10%ORIGIN", "COW space of a thick snapshot: a `SIZE` such as 5G, or a share of the origin such as 10%ORIGIN")
+			fs.StringVar(&o.size, "size", snap.DefaultCOW, "COW space of a thick snapshot: a `SIZE` such as 5G, or a share of the origin such as 10%ORIGIN")
 			fs.StringVar(&o.name, "name", "", "`NAME` of the snapshot (default: ORIGIN-snap)")
 			fs.StringVar(&o.image, "image", "", "mount the file system inside the image at this `PATH` of the snapshot, by way of a read-only loop device")
 			fs.StringVar(&o.extend, "extend", "", "extend the snapshot by this `SIZE` or share of the origin whenever it is --at full")
-			fs.Float64Var(&o.at, "at", 70, "`PERCENT` in use at which --extend extends")
+			fs.Float64Var(&o.at, "at", snap.DefaultExtendAt, "`PERCENT` in use at which --extend extends")
 		},
 		Verbs: []cli.Verb{
 			{Name: "create", Args: "VG/LV", Min: 1, Max: 1, Summary: "create a read-only snapshot of VG/LV and print its device", Flags: []string{"size", "name"}, Run: o.create},
@@ -89,7 +89,7 @@ func (o *options) create(ctx context.Context, e *cli.Env, args []string) error {
 	if name == "" {
 		name = origin.Name + "-snap"
 	}
-	plan, lv, err := snap.Request{Origin: origin, Name: name, COW: share}.Plan(ctx, e.Runner)
+	plan, lv, err := snap.Request{Origin: origin, Name: name, COW: share, Reuse: true}.Plan(ctx, e.Runner)
 	if err != nil {
 		return err
 	}
@@ -217,12 +217,19 @@ func (o *options) watch(ctx context.Context, e *cli.Env, args []string) error {
 		return err
 	}
 	last := units.Bytes(-1)
-	return snap.Watch(ctx, e.Runner, lv, x, func(u lvm.Usage) {
+	err = snap.Watch(ctx, e.Runner, lv, x, func(u lvm.Usage, trouble error) {
+		if trouble != nil {
+			e.Printf("%v", trouble)
+		}
 		if u.Used != last && !e.JSON {
 			fmt.Fprintf(e.Stdout, "%s\t%d\t%d\t%.2f%%\n", lv.Spec(), u.Used, u.Size, u.Percent())
 		}
 		last = u.Used
 	})
+	if err == nil && e.JSON {
+		return e.Emit(map[string]any{"changed": false, "snapshot": lv.Spec(), "used_bytes": last})
+	}
+	return err
 }
 
 func (o *options) remove(ctx context.Context, e *cli.Env, args []string) error {

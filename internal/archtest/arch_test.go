@@ -34,6 +34,7 @@ var floors = [][]string{
 var sideways = map[string][]string{
 	"run":     {"fault"},
 	"loopdev": {"blkdev"},
+	"dm":      {"blkdev"},
 }
 
 // only says which package alone may import a library.

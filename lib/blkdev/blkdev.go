@@ -11,6 +11,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/prometheus/procfs"
@@ -84,6 +85,20 @@ func (d Device) kernelName() string {
 // Holders are the kernel names of the devices built on d: a snapshot on its
 // origin, an array on its member.
 func (d Device) Holders() []string { return names(d.sysfs() + "/holders") }
+
+// Written is how many sectors of d were written since it exists in this boot: the
+// seventh field of its stat in sysfs (kernel documentation block/stat).
+func (d Device) Written() (int64, error) {
+	b, err := os.ReadFile(d.sysfs() + "/stat")
+	if err != nil {
+		return 0, fmt.Errorf("cannot read the counters of %s: %w", d.Path, err)
+	}
+	f := strings.Fields(string(b))
+	if len(f) < 7 {
+		return 0, fmt.Errorf("cannot read the counters of %s: %q", d.Path, b)
+	}
+	return strconv.ParseInt(f[6], 10, 64)
+}
 
 func names(dir string) []string {
 	entries, err := os.ReadDir(dir)

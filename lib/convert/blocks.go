@@ -17,26 +17,27 @@ import (
 	"xenlvm/lib/units"
 )
 
-func errStarted(d *Disk) error {
-	return fmt.Errorf("cannot finish: the image %s was written to, or its domain started, during the final pass", d.Image)
+// blocksPass is what a copy by blocks leaves to be verified.
+type blocksPass struct {
+	sums   *blockcopy.Digests
+	ranges *extent.Set // nil: all of the destination
 }
 
-// copyBlocks copies the image in the snapshot to the destination, reads it back
-// and compares.
-func (c *Conversion) copyBlocks(ctx context.Context, s *snapshot, d *Disk) error {
+// copyBlocks copies the image in the snapshot to the destination.
+func (c *Conversion) copyBlocks(ctx context.Context, s *snapshot, d *Disk) (blocksPass, error) {
 	src, err := diskimg.OpenSource(s.image(d), d.Format)
 	if err != nil {
-		return err
+		return blocksPass{}, err
 	}
 	defer src.Close()
 	dst, err := blkdev.OpenExclusive(d.Dest.Path, os.O_RDWR)
 	if err != nil {
-		return err
+		return blocksPass{}, err
 	}
 	defer dst.Close()
 	before, err := c.before(ctx, d, dst, src.Size())
 	if err != nil {
-		return err
+		return blocksPass{}, err
 	}
 	phase := c.rep.Phase("copy " + d.VDev)
 	done := s.done
@@ -48,22 +49,19 @@ func (c *Conversion) copyBlocks(ctx context.Context, s *snapshot, d *Disk) error
 		},
 	})
 	phase.Done()
+	if err == nil {
+		err = src.Unchanged()
+	}
 	if err != nil {
-		return err
+		return blocksPass{}, err
 	}
-	if err := src.Unchanged(); err != nil {
-		return err
-	}
-	d.Result = Result{BytesRead: stats.BytesRead, BytesWritten: stats.BytesWritten, BytesZeroed: stats.BytesZeroed,
-		Delta: before != nil, Elapsed: stats.Elapsed, Size: stats.Size, modified: d.Result.modified}
-	var ranges *extent.Set
+	d.Result.BytesRead, d.Result.BytesWritten, d.Result.BytesZeroed = stats.BytesRead, stats.BytesWritten, stats.BytesZeroed
+	d.Result.Delta, d.Result.Size = before != nil, stats.Size
+	pass := blocksPass{sums: sums}
 	if before != nil && !c.o.VerifyAll {
-		ranges = &stats.Written
+		pass.ranges = &stats.Written
 	}
-	if err := c.verify(ctx, d, dst, sums, ranges); err != nil {
-		return err
-	}
-	return c.saveDigests(d, sums)
+	return pass, nil
 }
 
 // before are the digests of what the destination holds already: those of the
@@ -72,25 +70,35 @@ func (c *Conversion) before(ctx context.Context, d *Disk, dst *os.File, size int
 	if d.last == nil {
 		return nil, nil
 	}
-	if sums := c.loadDigests(d); sums != nil && !d.Dest.LV.Tagged(lvm.TagIncomplete) {
+	if sums := c.loadDigests(d); sums != nil {
 		return sums, nil
 	}
-	c.rep.Infof("%s: the destination may have changed since its last copy: comparing all of it", d.VDev)
+	c.rep.Infof("%s: somebody may have written to %s since its last copy: reading all of it", d.VDev, d.Dest.LV.Spec())
 	phase := c.rep.Phase("read " + d.Dest.LV.Spec())
 	defer phase.Done()
 	return blockcopy.Scan(ctx, dst, size, blockcopy.Options{Progress: func(p blockcopy.Progress) { phase.Update(p.Read, p.Total) }})
 }
 
-func (c *Conversion) verify(ctx context.Context, d *Disk, dst *os.File, sums *blockcopy.Digests, ranges *extent.Set) error {
+// verify reads back what was written, from the device, and keeps the digests for
+// the next pass.
+func (c *Conversion) verify(ctx context.Context, d *Disk, pass blocksPass) error {
+	dst, err := blkdev.OpenExclusive(d.Dest.Path, os.O_RDWR)
+	if err != nil {
+		return err
+	}
+	defer dst.Close()
 	phase := c.rep.Phase("verify " + d.VDev)
-	err := blockcopy.Verify(ctx, dst, sums, ranges, blockcopy.Options{Progress: func(p blockcopy.Progress) { phase.Update(p.Read, p.Total) }})
+	err = blockcopy.Verify(ctx, dst, pass.sums, pass.ranges, blockcopy.Options{Progress: func(p blockcopy.Progress) { phase.Update(p.Read, p.Total) }})
 	phase.Done()
 	var m *blockcopy.MismatchError
 	if errors.As(err, &m) {
 		return fault.Hint(fault.With(fault.Mismatch, fmt.Errorf("cannot trust %s: %w", d.Dest.Path, err)),
 			"the volume or the disk below it does not keep what is written to it: check its hardware before anything else")
 	}
-	return err
+	if err != nil {
+		return err
+	}
+	return c.saveDigests(d, pass.sums)
 }
 
 // watched does work that reads a snapshot, while the snapshot is looked at every
@@ -107,7 +115,12 @@ func (c *Conversion) watched(ctx context.Context, s *snapshot, work func(context
 	ctx, cancel := context.WithCancelCause(ctx)
 	watching := make(chan error, 1)
 	go func() {
-		err := snap.Watch(ctx, c.r, s.lv, c.o.Extend, func(u lvm.Usage) { s.lv.COW = u.Size })
+		err := snap.Watch(ctx, c.r, s.lv, c.o.Extend, func(u lvm.Usage, trouble error) {
+			s.lv.COW = u.Size
+			if trouble != nil {
+				c.rep.Infof("%v", trouble)
+			}
+		})
 		if errors.Is(err, lvm.ErrLost) {
 			cancel(err)
 		}
@@ -115,7 +128,9 @@ func (c *Conversion) watched(ctx context.Context, s *snapshot, work func(context
 	}()
 	err := work(ctx)
 	cancel(nil)
-	<-watching
+	if werr := <-watching; werr != nil && !errors.Is(werr, lvm.ErrLost) && !errors.Is(werr, context.Canceled) && err == nil {
+		err = werr // nobody watched to the end: what was read is not known to be good
+	}
 	// The last word on the snapshot comes after the last byte was read.
 	if _, lost := snap.Usage(s.lv); lost != nil {
 		err = errors.Join(lost, err)
@@ -129,6 +144,9 @@ func (c *Conversion) watched(ctx context.Context, s *snapshot, work func(context
 // tooSmall says what size the snapshot should have had: it filled up while the
 // part done was read, so the whole needs so much more. A quarter is added.
 func (c *Conversion) tooSmall(s *snapshot) error {
+	if s.lv.Thin() {
+		return fault.Hint(fmt.Errorf("cannot go on: the thin snapshot %s failed", s.lv.Spec()), "lvs -a %s; its pool may be full", s.lv.VG)
+	}
 	cow := s.lv.COW
 	need := s.lv.Size
 	if s.done > 0 && s.work > s.done {

@@ -28,7 +28,7 @@ import (
 )
 
 // RunDir is where snapshots, images and destinations are mounted meanwhile.
-const RunDir = "/run/xenlvm"
+const RunDir = "/run/xenlvm/domain"
 
 // Method is how a disk is copied.
 type Method string
@@ -82,21 +82,25 @@ type Disk struct {
 	Dest   Destination
 	Result Result
 
-	last *Copied // what an earlier run recorded, if its destination is the same
+	wholeSeconds bool // one of the file systems stores no fractions of them
+	keepFS       bool // the file system on the destination is copied into, not made anew
+	past         past
+	last         *journal.Copied // the last copy onto this destination in this way, nil for none
+	trusted      bool            // and nobody can have written there since
 }
 
 // Result is what a run did for one disk.
 type Result struct {
-	BytesRead    int64         `json:"bytes_read"`
-	BytesWritten int64         `json:"bytes_written"`
-	BytesZeroed  int64         `json:"bytes_zeroed"`
-	Delta        bool          `json:"delta"`
-	Partial      bool          `json:"partial"` // files that a running guest was changing were left to a later pass
-	Elapsed      time.Duration `json:"-"`
-	Size         int64         `json:"size_bytes"`
-	Entries      int64         `json:"entries,omitempty"` // of the tree, by files
-	Digest       string        `json:"digest,omitempty"`
-	modified     time.Time     // of the image in the snapshot
+	BytesRead    int64     `json:"bytes_read"`
+	BytesWritten int64     `json:"bytes_written"`
+	BytesZeroed  int64     `json:"bytes_zeroed"`
+	Delta        bool      `json:"delta"`
+	Partial      bool      `json:"partial"` // files that a running guest was changing were left to a later pass
+	Size         int64     `json:"size_bytes"`
+	Entries      int64     `json:"entries,omitempty"` // of the tree, by files
+	Digest       string    `json:"digest,omitempty"`
+	modified     time.Time // of the image in the snapshot
+	seen         time.Time // when it was looked at there
 }
 
 // Conversion is a checked conversion, ready to be planned.

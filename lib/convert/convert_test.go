@@ -2,14 +2,15 @@ package convert
 
 import (
 	"encoding/json"
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/google/go-cmp/cmp"
 
+	"xenlvm/lib/blkdev"
 	"xenlvm/lib/blockcopy"
 	"xenlvm/lib/diskimg"
 	"xenlvm/lib/fault"
@@ -101,31 +102,23 @@ func records(t *testing.T, pairs ...any) []journal.Record {
 	return all
 }
 
-func TestRecords(t *testing.T) {
-	chosen := Chosen{VDev: "xvda", Source: "/i", Destination: "/dev/vg0/a", Method: Files}
-	c := &Conversion{records: records(t, kindDestination, Chosen{VDev: "xvda", Source: "/old", Destination: "/dev/vg0/old"},
-		kindDestination, chosen, kindCopied, Copied{Chosen: chosen, LVUUID: "u"})}
-	if got := recordedDestination(c.records, "xvda", "/i"); got != "vg0/a" {
-		t.Errorf("destination %q", got)
+func TestRemember(t *testing.T) {
+	chosen := journal.Destination{VDev: "xvda", Source: "/i", Destination: "/dev/vg0/a", Method: "files", LVUUID: "u"}
+	other := journal.Destination{VDev: "xvda", Source: "/old", Destination: "/dev/vg0/old", Method: "blocks"}
+	all := records(t, journal.KindDestination, chosen, journal.KindMade, chosen, journal.KindCopied, journal.Copied{Destination: chosen, Written: 7},
+		journal.KindDestination, other, journal.KindApplied, struct{}{})
+	p := remember(all, "xvda", "/i")
+	if p.destination != "vg0/a" || p.method != Files || p.made != "u" || p.copied == nil || p.copied.Written != 7 {
+		t.Errorf("remember = %+v", p)
 	}
-	if got := recordedDestination(c.records, "xvdb", "/i"); got != "" {
-		t.Errorf("destination of another disk: %q", got)
-	}
-	if got := lastCopied(c.records, "xvda", "/i"); got == nil || got.LVUUID != "u" {
-		t.Errorf("last copy %+v", got)
-	}
-	if !c.untouched() {
-		t.Error("a copy that nothing followed is not trusted")
-	}
-	c.records = append(c.records, records(t, kindApplied, struct{}{})...)
-	if c.untouched() {
-		t.Error("the domain may have run on the volume since its copy")
+	if p := remember(all, "xvdb", "/i"); p.destination != "" || p.copied != nil {
+		t.Errorf("another disk: %+v", p)
 	}
 }
 
-// Digests of a destination that the domain may have written to would make a
-// delta miss what it wrote.
-func TestDigestsAreNotTrustedAfterASwitch(t *testing.T) {
+// A delta is built on digests only when nobody can have written to the
+// destination since they were taken.
+func TestTrust(t *testing.T) {
 	j, err := journal.Open(t.TempDir(), "vm3", "test")
 	if err != nil {
 		t.Fatal(err)
@@ -133,29 +126,67 @@ func TestDigestsAreNotTrustedAfterASwitch(t *testing.T) {
 	if err := j.Append("x", nil); err != nil {
 		t.Fatal(err)
 	}
-	last := Copied{SourceSize: 4, Digests: "xvda.digests"}
-	c := &Conversion{journal: j, rep: quiet{}, records: records(t, kindCopied, last)}
-	d := &Disk{VDev: "xvda", Info: diskimg.Info{Size: 4}, last: &last}
+	disk, last := anyDisk(t)
 	dst := scratch(t, "data")
 	sums, err := blockcopy.Scan(t.Context(), dst, 4, blockcopy.Options{})
 	if err != nil {
 		t.Fatal(err)
 	}
+	c := &Conversion{journal: j, rep: quiet{}}
+	fresh := func() (*Disk, *journal.Copied) {
+		l := last
+		d := &Disk{VDev: "xvda", Info: diskimg.Info{Size: 4}, Method: Blocks, Dest: Destination{Exists: true, Ours: true, Node: disk, LV: lvm.LV{VG: "vg0", Name: "a", UUID: "u"}}}
+		d.past = past{copied: &l, boot: journal.BootID()}
+		return d, &l
+	}
+	d, _ := fresh()
 	if err := c.saveDigests(d, sums); err != nil {
 		t.Fatal(err)
 	}
-	if c.loadDigests(d) == nil {
-		t.Error("good digests are not used")
+	last.Digests = digestsName(d)
+	for _, tt := range []struct {
+		name           string
+		change         func(*Disk, *journal.Copied)
+		delta, trusted bool
+	}{
+		{"nothing changed", func(*Disk, *journal.Copied) {}, true, true},
+		{"somebody wrote to it", func(_ *Disk, l *journal.Copied) { l.Written-- }, true, false},
+		{"another boot", func(d *Disk, _ *journal.Copied) { d.past.boot = "other" }, true, false},
+		{"the last pass did not end", func(d *Disk, _ *journal.Copied) { d.Dest.LV.Tags = []string{lvm.TagIncomplete} }, true, false},
+		{"another size", func(d *Disk, _ *journal.Copied) { d.Info.Size = 5 }, true, false},
+		{"another volume of that name", func(d *Disk, _ *journal.Copied) { d.Dest.LV.UUID = "v" }, false, false},
+		{"the other method", func(_ *Disk, l *journal.Copied) { l.Method = "files" }, false, false},
+		{"not ours any more", func(d *Disk, _ *journal.Copied) { d.Dest.Ours = false }, false, false},
+		{"digests of another volume", func(_ *Disk, l *journal.Copied) { l.Digests = "xvda-v.digests" }, true, false},
+	} {
+		d, l := fresh()
+		tt.change(d, l)
+		if err := c.judgePast(d); err != nil {
+			t.Fatal(err)
+		}
+		if (d.last != nil) != tt.delta || (c.loadDigests(d) != nil) != tt.trusted {
+			t.Errorf("%s: delta %v, digests used %v; want %v, %v", tt.name, d.last != nil, c.loadDigests(d) != nil, tt.delta, tt.trusted)
+		}
 	}
-	d.Info.Size = 5
-	if c.loadDigests(d) != nil {
-		t.Error("digests of another size are used")
+}
+
+// anyDisk is some block device of this machine that is not written to, and a
+// record of a copy onto it.
+func anyDisk(t *testing.T) (blkdev.Device, journal.Copied) {
+	t.Helper()
+	stats, err := filepath.Glob("/sys/dev/block/7:*/stat") // loop devices that nobody attached
+	if err != nil || len(stats) == 0 {
+		t.Skip("there is no loop device to read the counters of")
 	}
-	d.Info.Size = 4
-	c.records = append(c.records, records(t, kindApplied, struct{}{})...)
-	if c.loadDigests(d) != nil {
-		t.Error("digests are used after the domain was switched")
+	var d blkdev.Device
+	if _, err := fmt.Sscanf(stats[len(stats)-1], "/sys/dev/block/%d:%d/stat", &d.Number.Major, &d.Number.Minor); err != nil {
+		t.Fatal(err)
 	}
+	written, err := d.Written()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return d, journal.Copied{Destination: journal.Destination{VDev: "xvda", LVUUID: "u", Method: "blocks"}, SourceSize: 4, Written: written}
 }
 
 // quiet is a Reporter that shows nothing.
@@ -198,7 +229,7 @@ func TestUnique(t *testing.T) {
 func TestLinesOfAPartialCopy(t *testing.T) {
 	c := &Conversion{o: Options{Domain: "vm3"}, Disks: []*Disk{
 		{VDev: "xvda", Image: "/a", Dest: Destination{Path: "/dev/vg0/a"}},
-		{VDev: "xvdb", Image: "/b", Dest: Destination{Path: "/dev/vg0/b"}, Result: Result{Partial: true, Elapsed: time.Second}},
+		{VDev: "xvdb", Image: "/b", Dest: Destination{Path: "/dev/vg0/b"}, Result: Result{Partial: true}},
 	}}
 	lines := c.Lines(mapping.Copied)
 	if lines[0].State != mapping.Copied || lines[1].State != mapping.Planned {

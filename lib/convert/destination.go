@@ -40,8 +40,8 @@ func (c *Conversion) chooseDestinations(ctx context.Context) error {
 				delete(named, vdev)
 			}
 		}
-		d.last = lastCopied(c.records, d.VDev, d.Image)
-		switch recorded := recordedDestination(c.records, d.VDev, d.Image); {
+		d.past = remember(c.records, d.VDev, d.Image)
+		switch recorded := d.past.destination; {
 		case spec != "":
 		case recorded != "" && (group == "" || strings.HasPrefix(recorded, group+"/")):
 			spec = recorded
@@ -108,7 +108,6 @@ func (c *Conversion) destination(ctx context.Context, d *Disk, spec string) erro
 	d.Dest = Destination{LV: lv, Path: "/dev/" + vg + "/" + name, Exists: found}
 	if !found {
 		d.Dest.LV = lvm.LV{VG: vg, Name: name}
-		d.last = nil
 		return nil
 	}
 	return c.checkExisting(d)
@@ -152,12 +151,8 @@ func (c *Conversion) checkExisting(d *Disk) error {
 		return err
 	}
 	d.Dest.Ours = lv.Tagged(lvm.TagDomain(c.o.Domain))
-	if d.last != nil && d.last.LVUUID != lv.UUID {
-		d.last = nil
-	}
 	if !d.Dest.Ours {
 		d.Dest.Foreign = foreign(d.Dest.Info)
-		d.last = nil
 	}
 	return nil
 }

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"xenlvm/lib/fault"
+	"xenlvm/lib/journal"
 	"xenlvm/lib/mkfs"
 	"xenlvm/lib/mnt"
 	"xenlvm/lib/rsync"
@@ -29,7 +30,7 @@ func (c *Conversion) planFiles(ctx context.Context, s *snapshot, d *Disk) (step.
 	source := filepath.Join(c.dir(), "source-"+d.VDev)
 	dest := mnt.Mount{Device: d.Dest.Path, Point: filepath.Join(c.dir(), "destination-"+d.VDev), Type: fsType(d.Dest.Info), RW: true}
 	var plan step.Plan
-	if dest.Type == "" || c.o.Overwrite && !d.Dest.Ours {
+	if !d.keepFS {
 		make, err := c.planMake(ctx, d)
 		if err != nil {
 			return nil, err
@@ -37,10 +38,29 @@ func (c *Conversion) planFiles(ctx context.Context, s *snapshot, d *Disk) (step.
 		plan = append(plan, make...)
 		dest.Type = fsType(d.Info)
 	}
-	if dest.Type == "xfs" {
-		dest.Data = "nouuid" // its source, mounted beside it, has the same
+	if err := c.findWholeSeconds(ctx, d); err != nil {
+		return nil, err
 	}
-	mounts := snap.ImageMounting(s.image(d), fsType(d.Info), source, "loop_"+d.VDev)
+	dest.Data = mnt.ReadWrite(dest.Type)
+	plan = append(plan, step.Step{
+		What: "write down that " + d.Dest.Path + " has its file system",
+		Do:   func(context.Context) error { return c.journal.Append(journal.KindMade, d.chosen()) },
+	})
+	// A guest that runs has its journal open, and a later pass gets what is in
+	// it. Of one that is stopped this may be the last pass: a journal that was
+	// not written back then is an error of the mount.
+	data := mnt.ReadOnly(fsType(d.Info))
+	if !c.Running {
+		data = mnt.Clean(fsType(d.Info))
+	}
+	mounts := snap.ImageMounting(s.image(d), fsType(d.Info), data, source, "loop_"+d.VDev)
+	if !c.Running {
+		mount := &mounts[len(mounts)-1]
+		do := mount.Do
+		mount.Do = func(ctx context.Context) error {
+			return fault.Hint(do(ctx), "if the guest did not shut down cleanly: start and stop it, or use --method blocks")
+		}
+	}
 	mounts = append(mounts, step.Step{
 		What: "mount " + dest.Device + " on " + dest.Point,
 		Line: dest.Line(""), UndoLine: dest.UndoLine(),
@@ -53,7 +73,7 @@ func (c *Conversion) planFiles(ctx context.Context, s *snapshot, d *Disk) (step.
 	}
 	return append(plan, step.Step{
 		What: "copy the files of " + d.Image + " to " + d.Dest.Path,
-		Line: rsync.Command(source, dest.Point, c.rsyncOptions()).Line(),
+		Line: rsync.Command(source, dest.Point, c.rsyncOptions(d)).Line(),
 		Do: func(ctx context.Context) error {
 			return c.watched(ctx, s, func(ctx context.Context) error { return c.copyFiles(ctx, d, source, dest) })
 		},
@@ -85,25 +105,41 @@ func (c *Conversion) planMake(ctx context.Context, d *Disk) (step.Plan, error) {
 	}), nil
 }
 
+// findWholeSeconds finds out whether one of the two file systems stores no
+// fractions of a second: an ext with inodes of 128 bytes.
+func (c *Conversion) findWholeSeconds(ctx context.Context, d *Disk) error {
+	devices := []string{d.Image}
+	if d.keepFS {
+		devices = append(devices, d.Dest.Path)
+	}
+	for _, dev := range devices {
+		desc, err := mkfs.Describe(ctx, c.r, dev)
+		if err != nil {
+			return err
+		}
+		d.wholeSeconds = d.wholeSeconds || desc.InodeSize == 128
+	}
+	return nil
+}
+
 // rsyncOptions: the priority is that of this process, which rsync inherits.
-func (c *Conversion) rsyncOptions() rsync.Options {
-	return rsync.Options{BytesPerSecond: c.o.Rate}
+func (c *Conversion) rsyncOptions(d *Disk) rsync.Options {
+	return rsync.Options{BytesPerSecond: c.o.Rate, WholeSeconds: d.wholeSeconds}
 }
 
 func (c *Conversion) copyFiles(ctx context.Context, d *Disk, source string, dest mnt.Mount) error {
-	began := time.Now()
 	if err := c.checkFits(source, dest.Point); err != nil {
 		return err
 	}
 	phase := c.rep.Phase("copy " + d.VDev)
-	stats, err := rsync.Copy(ctx, c.r, source, dest.Point, c.rsyncOptions(), func(p rsync.Progress) { phase.Update(p.Checked, p.Found) })
+	stats, err := rsync.Copy(ctx, c.r, source, dest.Point, c.rsyncOptions(d), func(p rsync.Progress) { phase.Update(p.Checked, p.Found) })
 	phase.Done()
 	partial := errors.Is(err, rsync.ErrPartial) && c.Running && !c.o.Final
 	if err != nil && !partial {
 		return err
 	}
-	d.Result = Result{BytesRead: stats.TransferredBytes, BytesWritten: stats.LiteralBytes, Delta: d.last != nil, Partial: partial,
-		Elapsed: time.Since(began), Size: d.Info.Size, modified: d.Result.modified}
+	d.Result.BytesRead, d.Result.BytesWritten = stats.TransferredBytes, stats.LiteralBytes
+	d.Result.Delta, d.Result.Partial, d.Result.Size = d.last != nil, partial, d.Info.Size
 	if partial {
 		c.rep.Infof("%s: some files of the running guest could not be read; a pass over the stopped guest gets them", d.VDev)
 		return nil
@@ -133,9 +169,9 @@ func (c *Conversion) checkFits(source, dest string) error {
 // compareTrees compares everything but contents of every entry, and the contents
 // of all files at the first copy, or of those changed since the last.
 func (c *Conversion) compareTrees(ctx context.Context, d *Disk, source, dest string) error {
-	o := treesum.Options{}
-	if d.last != nil && !d.last.Partial && c.untouched() && !c.o.VerifyAll {
-		o.ContentsSince = d.last.Started.Add(-clockMargin)
+	o := treesum.Options{WholeSeconds: d.wholeSeconds}
+	if d.trusted && !c.o.VerifyAll {
+		o.ContentsSince = d.last.Seen.Add(-clockMargin)
 	}
 	phase := c.rep.Phase("verify " + d.VDev)
 	o.Progress = func(_, bytes int64) { phase.Update(bytes, max(bytes, 2*d.Result.BytesRead)) }

@@ -8,6 +8,7 @@ import (
 	"xenlvm/lib/diskimg"
 	"xenlvm/lib/fault"
 	"xenlvm/lib/mnt"
+	"xenlvm/lib/run"
 	"xenlvm/lib/units"
 )
 
@@ -25,7 +26,10 @@ func fsType(i diskimg.Info) string {
 
 // chooseMethod chooses how to copy d, and refuses what the method cannot do.
 func (c *Conversion) chooseMethod(d *Disk) error {
-	recorded := recordedMethod(c.records, d)
+	var recorded Method
+	if d.Dest.Exists && d.Dest.Ours && d.past.destination == d.Dest.LV.Spec() {
+		recorded = d.past.method
+	}
 	switch {
 	case c.o.Method != Auto:
 		d.Method, d.Why = c.o.Method, "asked for"
@@ -40,8 +44,8 @@ func (c *Conversion) chooseMethod(d *Disk) error {
 	default:
 		d.Method, d.Why = Blocks, "the destination is empty"
 	}
-	if d.last != nil && d.last.Method != d.Method {
-		d.last = nil
+	if err := c.judgePast(d); err != nil {
+		return err
 	}
 	if d.Method == Files {
 		return c.checkFiles(d)
@@ -73,21 +77,25 @@ func (c *Conversion) checkFiles(d *Disk) error {
 	if d.Format != string(diskimg.Raw) || source == "" {
 		return fault.Hint(fault.Refuse("cannot copy %s file by file: it is a %s image that holds %s", d.Image, d.Format, describe(d.Info)), "--method blocks")
 	}
-	if !d.Dest.Exists {
+	if err := run.Missing("rsync"); err != nil {
+		return err
+	}
+	// Ours is a file system only when its making was written down: what an
+	// unfinished run, or the other method, left there is made anew.
+	if d.Dest.Exists && d.Dest.Ours {
+		d.keepFS = d.past.made == d.Dest.LV.UUID && fsType(d.Dest.Info) != ""
 		return nil
 	}
 	there := fsType(d.Dest.Info)
 	if there == "" {
 		return c.checkForeign(d, d.Dest.Foreign)
 	}
-	if d.Dest.Ours {
-		return nil
-	}
 	names, err := c.lookInto(d, there)
 	if err != nil {
 		return err
 	}
 	if len(names) == 0 {
+		d.keepFS = true
 		return nil
 	}
 	return c.checkForeign(d, "a file system with files ("+names[0]+")")

@@ -6,8 +6,10 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"time"
 
 	"xenlvm/lib/fault"
+	"xenlvm/lib/journal"
 	"xenlvm/lib/lvm"
 	"xenlvm/lib/run"
 	"xenlvm/lib/snap"
@@ -20,14 +22,11 @@ import (
 // its mounts, its loop devices, its snapshots. Nothing else carries its tags or
 // lies in its directory. The domain must be locked.
 func Reclaim(ctx context.Context, r run.Runner, domain string) (step.Plan, error) {
-	plan, err := snap.Under(filepath.Join(RunDir, domain))
-	if err != nil {
-		return nil, err
-	}
 	lvs, err := lvm.LVs(ctx, r, "")
 	if err != nil {
 		return nil, err
 	}
+	var plan step.Plan
 	for _, v := range lvs {
 		if v.Tagged(lvm.TagSnapshot) && v.Tagged(lvm.TagDomain(domain)) {
 			removal, err := snap.Removal(r, v)
@@ -37,11 +36,13 @@ func Reclaim(ctx context.Context, r run.Runner, domain string) (step.Plan, error
 			plan = append(plan, removal...)
 		}
 	}
-	return unique(plan), nil
+	// The rest of our directory: destinations. What lies on a snapshot must go
+	// in the order of its removal, and is in the plan already.
+	rest, err := snap.Under(filepath.Join(RunDir, domain))
+	return unique(append(plan, rest...)), err
 }
 
-// unique drops steps that are in the plan already: a mount below our directory
-// is often one of a snapshot of ours, too.
+// unique drops steps that are in the plan already.
 func unique(plan step.Plan) step.Plan {
 	seen := map[string]bool{}
 	var kept step.Plan
@@ -54,7 +55,7 @@ func unique(plan step.Plan) step.Plan {
 	return kept
 }
 
-// Plan is what the conversion does: the copy, at whose end every mount, loop
+// Plan checks the space, and is what the conversion does: the copy, at whose end every mount, loop
 // device and snapshot is gone; then the commit, which says that the copies are good.
 func (c *Conversion) Plan(ctx context.Context) (copying, commit step.Plan, err error) {
 	for _, d := range c.Disks {
@@ -62,6 +63,9 @@ func (c *Conversion) Plan(ctx context.Context) (copying, commit step.Plan, err e
 	}
 	snaps, err := c.planSnapshots(ctx, &copying)
 	if err != nil {
+		return nil, nil, err
+	}
+	if err := c.checkSpace(ctx, snaps); err != nil {
 		return nil, nil, err
 	}
 	for _, s := range snaps {
@@ -83,7 +87,7 @@ func (c *Conversion) planDestination(d *Disk) step.Plan {
 	domain := lvm.TagDomain(c.o.Domain)
 	plan := step.Plan{{
 		What: "write down where " + d.VDev + " goes",
-		Do:   func(context.Context) error { return c.journal.Append(kindDestination, d.chosen()) },
+		Do:   func(context.Context) error { return c.journal.Append(journal.KindDestination, d.chosen()) },
 	}}
 	if !d.Dest.Exists {
 		return append(plan, c.creation(lv, units.Bytes(d.Info.Size)))
@@ -161,19 +165,26 @@ func (c *Conversion) planCopy(ctx context.Context, s *snapshot, d *Disk) (step.P
 		if err != nil {
 			return err
 		}
-		d.Result.modified = info.ModTime()
+		d.Result.modified, d.Result.seen = info.ModTime(), time.Now()
 		return nil
 	}}
 	if d.Method == Files {
 		steps, err := c.planFiles(ctx, s, d)
 		return append(step.Plan{look}, steps...), err
 	}
+	var pass blocksPass
 	return step.Plan{look, {
 		What: "copy " + d.Image + " to " + d.Dest.Path + " by blocks",
 		Line: run.Quote("imgconv", "--overwrite", s.image(d), d.Dest.Path),
 		Do: func(ctx context.Context) error {
-			return c.watched(ctx, s, func(ctx context.Context) error { return c.copyBlocks(ctx, s, d) })
+			return c.watched(ctx, s, func(ctx context.Context) (err error) {
+				pass, err = c.copyBlocks(ctx, s, d)
+				return err
+			})
 		},
+	}, {
+		What: "verify " + d.Dest.Path,
+		Do:   func(ctx context.Context) error { return c.verify(ctx, d, pass) },
 	}}, nil
 }
 
@@ -216,7 +227,8 @@ func (c *Conversion) stillStopped(ctx context.Context, d *Disk) error {
 		return err
 	}
 	if running || changed {
-		return fault.Hint(fault.With(fault.Failed, errStarted(d)), "the domain goes on on its image; run the conversion again when nobody else starts it")
+		err := fmt.Errorf("cannot finish: the image %s was written to, or its domain started, during the final pass", d.Image)
+		return fault.Hint(err, "the domain goes on on its image; run the conversion again when nobody else starts it")
 	}
 	return nil
 }

@@ -19,7 +19,6 @@ import (
 	"xenlvm/lib/lvm"
 	"xenlvm/lib/mnt"
 	"xenlvm/lib/run"
-	"xenlvm/lib/units"
 	"xenlvm/lib/xl"
 	"xenlvm/lib/xlcfg"
 )
@@ -70,7 +69,7 @@ func Prepare(ctx context.Context, r run.Runner, rep Reporter, j *journal.Journal
 			return nil, err
 		}
 	}
-	return c, c.checkSpace(ctx)
+	return c, nil
 }
 
 // CheckDomain refuses a domain that has no configuration, or none that xl would
@@ -244,33 +243,4 @@ func sameFile(l xl.Disk, image string) bool {
 	return slices.ContainsFunc(loops, func(d *loopdev.Device) bool {
 		return unix.Stat(d.Path, &b) == nil && blkdev.NumberOf(b.Rdev) == blkdev.Number{Major: l.Major, Minor: l.Minor}
 	})
-}
-
-// checkSpace refuses when the new volumes do not fit their volume group, or the
-// digests the file system of the journal. The snapshots are checked with it.
-func (c *Conversion) checkSpace(ctx context.Context) error {
-	need := map[string]units.Bytes{}
-	var digests units.Bytes
-	for _, d := range c.Disks {
-		digests += units.Bytes(d.Info.Size / 1024)
-		if !d.Dest.Exists {
-			need[d.Dest.LV.VG] += units.Bytes(d.Info.Size)
-		}
-	}
-	for name, size := range need {
-		vg, found, err := lvm.FindVG(ctx, c.r, name)
-		if err != nil {
-			return err
-		}
-		if !found {
-			return fault.Hint(fault.Refuse("cannot find volume group %s", name), "vgs")
-		}
-		if size = size.RoundUp(vg.Extent); size > vg.Free {
-			return fault.Refuse("cannot create volumes of %s in %s: only %s are free", size, name, vg.Free)
-		}
-	}
-	if err := os.MkdirAll(c.o.StateDir, 0o700); err != nil {
-		return fault.Refuse("cannot keep a journal: %w", err)
-	}
-	return host.NeedSpace(ctx, c.o.StateDir, digests+1<<20)
 }

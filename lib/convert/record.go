@@ -4,105 +4,79 @@ import (
 	"encoding/json"
 	"os"
 	"strings"
-	"time"
 
+	"xenlvm/lib/blkdev"
 	"xenlvm/lib/blockcopy"
+	"xenlvm/lib/fault"
 	"xenlvm/lib/journal"
+	"xenlvm/lib/lvm"
 )
 
-// The kinds of record that a conversion writes.
-const (
-	kindDestination = "destination" // where a disk goes, before anything is done
-	kindCopied      = "copied"      // a verified copy
-	kindApplied     = "applied"     // domuswitch changed the configuration
-)
-
-// Chosen is the data of a "destination" record.
-type Chosen struct {
-	VDev        string `json:"vdev"`
-	Source      string `json:"source"`
-	Destination string `json:"destination"` // /dev/VG/LV
-	Method      Method `json:"method"`
+// past is what the journal knows of a disk.
+type past struct {
+	destination string // VG/LV of the newest run, "" for none
+	method      Method // of that run
+	made        string // LV UUID of the newest file system that we made, or took over
+	copied      *journal.Copied
+	boot        string // during which it was copied
 }
 
-// Copied is the data of a "copied" record: what the destination was equal to.
-type Copied struct {
-	Chosen
-	LVUUID     string `json:"lv_uuid"`
-	SourceSize int64  `json:"source_size"`
-	// SourceModified is the image's modification time in the snapshot. An image
-	// that is younger now has been written to since.
-	SourceModified int64     `json:"source_mtime_ns"`
-	Started        time.Time `json:"started"`
-	Result         Result    `json:"result"`
-	Digests        string    `json:"digests,omitempty"` // file beside the journal, by blocks
-	Partial        bool      `json:"partial,omitempty"`
-}
-
-func (d *Disk) chosen() Chosen {
-	return Chosen{VDev: d.VDev, Source: d.Image, Destination: d.Dest.Path, Method: d.Method}
-}
-
-// lastChosen is what the newest record of the kind says of vdev, if it is about
-// the same image.
-func lastChosen[T any](records []journal.Record, kind, vdev, image string) *T {
-	var data T
-	_, found := journal.Last(records, kind, func(raw json.RawMessage) bool {
-		var c Chosen
-		if json.Unmarshal(raw, &c) != nil || c.VDev != vdev || c.Source != image {
-			return false
+// remember reads what the records say of a disk. Records about another image of
+// the same name are not about it.
+func remember(records []journal.Record, vdev, image string) past {
+	var p past
+	for _, r := range records {
+		var c journal.Copied
+		if json.Unmarshal(r.Data, &c) != nil || c.VDev != vdev || c.Source != image {
+			continue
 		}
-		return json.Unmarshal(raw, &data) == nil
-	})
-	if !found {
+		switch r.Kind {
+		case journal.KindDestination:
+			p.destination, p.method = strings.TrimPrefix(c.Destination.Destination, "/dev/"), Method(c.Method)
+		case journal.KindMade:
+			p.made = c.LVUUID
+		case journal.KindCopied:
+			p.copied, p.boot = &c, r.Boot
+		}
+	}
+	return p
+}
+
+// judgePast decides how much of the past still counts, once the destination and
+// the method are known.
+//
+// A last copy counts when it went to the same volume in the same way: then this
+// pass is a delta. What that copy left in the volume is known, without reading
+// it, only when nobody can have written there since: the copy was committed (the
+// tag is off), and the kernel has counted no write to the volume since, which it
+// does only as long as it is up.
+func (c *Conversion) judgePast(d *Disk) error {
+	last := d.past.copied
+	if last == nil || !d.Dest.Exists || !d.Dest.Ours || last.LVUUID != d.Dest.LV.UUID || Method(last.Method) != d.Method {
 		return nil
 	}
-	return &data
-}
-
-func lastCopied(records []journal.Record, vdev, image string) *Copied {
-	return lastChosen[Copied](records, kindCopied, vdev, image)
-}
-
-// recordedDestination is VG/LV.
-func recordedDestination(records []journal.Record, vdev, image string) string {
-	c := lastChosen[Chosen](records, kindDestination, vdev, image)
-	if c == nil {
-		return ""
+	d.last = last
+	if last.Partial || last.SourceSize != d.Info.Size || d.Dest.LV.Tagged(lvm.TagIncomplete) || d.past.boot != journal.BootID() {
+		return nil
 	}
-	return strings.TrimPrefix(c.Destination, "/dev/")
+	written, err := d.Dest.Node.Written()
+	d.trusted = err == nil && written == last.Written
+	return err
 }
 
-// recordedMethod is the method of an earlier run onto the same destination that
-// still exists, "" for none.
-func recordedMethod(records []journal.Record, d *Disk) Method {
-	c := lastChosen[Chosen](records, kindDestination, d.VDev, d.Image)
-	if c == nil || !d.Dest.Exists || !d.Dest.Ours || c.Destination != d.Dest.Path {
-		return ""
-	}
-	return c.Method
+// chosen is the data of a record about where d goes.
+func (d *Disk) chosen() journal.Destination {
+	return journal.Destination{VDev: d.VDev, Source: d.Image, Destination: d.Dest.Path, Method: string(d.Method), LVUUID: d.Dest.LV.UUID}
 }
 
-// untouched says whether nobody but us can have written to the destination
-// since its last copy: the configuration was not switched to it in between.
-func (c *Conversion) untouched() bool {
-	for i := len(c.records) - 1; i >= 0; i-- {
-		switch c.records[i].Kind {
-		case kindApplied:
-			return false
-		case kindCopied:
-			return true
-		}
-	}
-	return false
-}
-
-func (c *Conversion) digestsName(d *Disk) string { return d.VDev + ".digests" }
+// digestsName is the file of the digests of d's destination. It is named after
+// the volume: those of another one would let a delta miss every difference.
+func digestsName(d *Disk) string { return d.VDev + "-" + d.Dest.LV.UUID + ".digests" }
 
 // saveDigests makes the digests durable under their name before the record that
 // names them is written.
 func (c *Conversion) saveDigests(d *Disk, sums *blockcopy.Digests) error {
-	path := c.journal.Path(c.digestsName(d))
+	path := c.journal.Path(digestsName(d))
 	tmp := path + ".new"
 	f, err := os.OpenFile(tmp, os.O_CREATE|os.O_TRUNC|os.O_WRONLY, 0o600)
 	if err != nil {
@@ -128,10 +102,10 @@ func (c *Conversion) saveDigests(d *Disk, sums *blockcopy.Digests) error {
 // loadDigests are the digests of what the destination holds, nil when they are
 // not to be had, or not to be trusted.
 func (c *Conversion) loadDigests(d *Disk) *blockcopy.Digests {
-	if d.last == nil || d.last.Digests == "" || d.last.SourceSize != d.Info.Size || !c.untouched() {
+	if !d.trusted || d.last.Digests != digestsName(d) {
 		return nil
 	}
-	f, err := os.Open(c.journal.Path(c.digestsName(d)))
+	f, err := os.Open(c.journal.Path(d.last.Digests))
 	if err != nil {
 		return nil
 	}
@@ -144,14 +118,24 @@ func (c *Conversion) loadDigests(d *Disk) *blockcopy.Digests {
 	return sums
 }
 
-// record writes that the destination of d is equal to its source.
+// record writes down that the destination of d is equal to its source.
 func (c *Conversion) record(d *Disk) error {
-	data := Copied{Chosen: d.chosen(), LVUUID: d.Dest.LV.UUID, SourceSize: d.Info.Size, SourceModified: d.Result.modified.UnixNano(),
-		Started: time.Now().Add(-d.Result.Elapsed), Result: d.Result, Partial: d.Result.Partial}
-	if d.Method == Blocks {
-		data.Digests = c.digestsName(d)
+	dev, err := blkdev.Stat(d.Dest.Path)
+	if err != nil {
+		return fault.With(fault.Failed, err)
 	}
-	return c.journal.Append(kindCopied, data)
+	written, err := dev.Written()
+	if err != nil {
+		return err
+	}
+	data := journal.Copied{
+		Destination: d.chosen(), SourceSize: d.Info.Size, SourceModified: d.Result.modified.UnixNano(), Seen: d.Result.seen,
+		Written: written, Partial: d.Result.Partial, BytesRead: d.Result.BytesRead, BytesWritten: d.Result.BytesWritten,
+	}
+	if d.Method == Blocks {
+		data.Digests = digestsName(d)
+	}
+	return c.journal.Append(journal.KindCopied, data)
 }
 
 // changedSince says whether the image was written to after the copy saw it.

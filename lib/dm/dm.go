@@ -17,6 +17,8 @@ import (
 	"unsafe"
 
 	"golang.org/x/sys/unix"
+
+	"xenlvm/lib/blkdev"
 )
 
 const (
@@ -30,38 +32,66 @@ const (
 // os.ErrNotExist when there is no such device.
 func Status(path string) (string, error) {
 	name := filepath.Base(path)
-	f, err := os.OpenFile(control, os.O_RDWR, 0)
-	if err != nil {
-		return "", fmt.Errorf("cannot ask device-mapper: %w", err)
-	}
-	defer f.Close()
-	// An array of uint64 is aligned as the structure wants it.
-	var words [bufferOf / 8]uint64
-	buf := unsafe.Slice((*byte)(unsafe.Pointer(&words)), bufferOf)
-	request := (*unix.DmIoctl)(unsafe.Pointer(&words))
-	request.Version = [3]uint32{unix.DM_VERSION_MAJOR, 0, 0}
-	request.Data_size = bufferOf
-	request.Data_start = uint32(unsafe.Sizeof(*request))
-	// Without this flag the kernel would commit a thin pool's metadata first.
-	request.Flags = unix.DM_NOFLUSH_FLAG
-	if len(name) >= len(request.Name) {
+	var b buffer
+	r := b.request()
+	if len(name) >= len(r.Name) {
 		return "", fmt.Errorf("cannot ask device-mapper for %s: the name is too long", name)
 	}
-	copy(request.Name[:], name)
-	_, _, errno := unix.Syscall(unix.SYS_IOCTL, f.Fd(), unix.DM_TABLE_STATUS, uintptr(unsafe.Pointer(request)))
-	switch {
-	case errno == unix.ENXIO:
-		return "", fmt.Errorf("cannot find device %s: %w", name, os.ErrNotExist)
-	case errno != 0:
-		return "", fmt.Errorf("cannot ask device-mapper for %s: %w", name, errno)
-	case request.Flags&full != 0:
+	copy(r.Name[:], name)
+	// Without this flag the kernel would commit a thin pool's metadata first.
+	r.Flags = unix.DM_NOFLUSH_FLAG
+	if err := b.ask(unix.DM_TABLE_STATUS, name); err != nil {
+		return "", err
+	}
+	if r.Flags&full != 0 {
 		return "", fmt.Errorf("cannot ask device-mapper for %s: its status is too long", name)
 	}
-	line, err := status(buf, request.Data_start, request.Target_count)
+	line, err := status(b.bytes(), r.Data_start, r.Target_count)
 	if err != nil {
 		return "", fmt.Errorf("cannot read the status of %s: %w", name, err)
 	}
 	return line, nil
+}
+
+// OpenCount is how many have the device open: mounts, devices built on it,
+// programs, and the backends of domains. The error is os.ErrNotExist when it is
+// no device-mapper device.
+func OpenCount(n blkdev.Number) (int, error) {
+	var b buffer
+	b.request().Dev = unix.Mkdev(n.Major, n.Minor)
+	if err := b.ask(unix.DM_DEV_STATUS, n.String()); err != nil {
+		return 0, err
+	}
+	return int(b.request().Open_count), nil
+}
+
+// buffer is what an ioctl is asked and answered in. An array of uint64 is
+// aligned as the structure wants it.
+type buffer [bufferOf / 8]uint64
+
+func (b *buffer) request() *unix.DmIoctl { return (*unix.DmIoctl)(unsafe.Pointer(b)) }
+
+func (b *buffer) bytes() []byte { return unsafe.Slice((*byte)(unsafe.Pointer(b)), bufferOf) }
+
+// ask fills in what all requests share, and asks. Name is for messages.
+func (b *buffer) ask(command uintptr, name string) error {
+	f, err := os.OpenFile(control, os.O_RDWR, 0)
+	if err != nil {
+		return fmt.Errorf("cannot ask device-mapper: %w", err)
+	}
+	defer f.Close()
+	r := b.request()
+	r.Version = [3]uint32{unix.DM_VERSION_MAJOR, 0, 0}
+	r.Data_size = bufferOf
+	r.Data_start = uint32(unsafe.Sizeof(*r))
+	_, _, errno := unix.Syscall(unix.SYS_IOCTL, f.Fd(), command, uintptr(unsafe.Pointer(r)))
+	if errno == unix.ENXIO {
+		return fmt.Errorf("cannot find device %s: %w", name, os.ErrNotExist)
+	}
+	if errno != 0 {
+		return fmt.Errorf("cannot ask device-mapper for %s: %w", name, errno)
+	}
+	return nil
 }
 
 // status reads the one target that the kernel put into buf at start.

@@ -69,8 +69,9 @@ func Hint(err error, format string, args ...any) error {
 }
 
 // severity orders statuses for StatusOf: a leftover needs hands, so it is
-// reported before anything else; a mismatch before a plain failure.
-var severity = []Status{Left, Mismatch, Interrupted, Usage, Refused, Failed}
+// reported before anything else; a mismatch before a plain failure. A refusal
+// behind a failure was one of a check that came too late to touch nothing.
+var severity = []Status{Left, Mismatch, Interrupted, Failed, Usage, Refused}
 
 // StatusOf is the exit status of err: the gravest of all errors joined in it.
 func StatusOf(err error) Status {

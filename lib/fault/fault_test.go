@@ -22,6 +22,7 @@ func TestStatusOf(t *testing.T) {
 		{"hint keeps the status", Hint(Refuse("no"), "do this"), Refused},
 		{"a leftover is the gravest", errors.Join(Refuse("no"), With(Left, plain)), Left},
 		{"mismatch before failure", errors.Join(plain, With(Mismatch, plain)), Mismatch},
+		{"a refusal when things were done already", With(Failed, Refuse("no")), Failed},
 		{"cancelled", fmt.Errorf("copy: %w", context.Canceled), Interrupted},
 		{"signal", fmt.Errorf("copy: %w", ErrInterrupted), Interrupted},
 		{"interrupted, but not all undone", errors.Join(ErrInterrupted, With(Left, plain)), Left},

@@ -105,8 +105,7 @@ func (j *Journal) append(kind string, data any) error {
 	if err != nil {
 		return err
 	}
-	boot, _ := os.ReadFile("/proc/sys/kernel/random/boot_id")
-	r := Record{Version: version, Time: time.Now().UTC(), Boot: string(bytes.TrimSpace(boot)), Tool: j.tool, Kind: kind, Data: raw}
+	r := Record{Version: version, Time: time.Now().UTC(), Boot: BootID(), Tool: j.tool, Kind: kind, Data: raw}
 	if r.Sum, err = r.sum(); err != nil {
 		return err
 	}
@@ -137,6 +136,15 @@ func (j *Journal) append(kind string, data any) error {
 		return err
 	}
 	return SyncDir(j.Dir)
+}
+
+// BootID is the kernel's identity of the present boot, "" when it has none.
+func BootID() string {
+	id, err := os.ReadFile("/proc/sys/kernel/random/boot_id")
+	if err != nil {
+		return ""
+	}
+	return string(bytes.TrimSpace(id))
 }
 
 // wholeLines is the length of f up to its last newline.

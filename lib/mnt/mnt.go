@@ -50,6 +50,28 @@ func ReadOnly(fsType string) string {
 	return ""
 }
 
+// Clean are the options for a read-only mount of a file system that nobody uses.
+// Unlike ReadOnly they let the kernel refuse one whose journal must be replayed
+// first, on a device that it cannot write to.
+func Clean(fsType string) string {
+	switch fsType {
+	case "ext2", "ext3", "ext4":
+		return "errors=remount-ro"
+	case "xfs":
+		return "nouuid"
+	}
+	return ""
+}
+
+// ReadWrite are the options for a destination: it may have the UUID of its
+// source, which is mounted beside it.
+func ReadWrite(fsType string) string {
+	if fsType == "xfs" {
+		return "nouuid"
+	}
+	return ""
+}
+
 // Do mounts m. The mount point is made when missing, and removed by Undo.
 func (m Mount) Do() error {
 	flags := uintptr(untrusted)

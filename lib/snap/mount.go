@@ -25,13 +25,13 @@ func Mounting(device, fsType, point string) step.Step {
 }
 
 // ImageMounting is the steps that attach an image read-only to a loop device and
-// mount the file system of type fsType in it on point. The image need not exist
+// mount the file system of type fsType in it with the options data on point. The image need not exist
 // when the plan is made: it may lie on a snapshot that an earlier step mounts.
 // In the lines for the shell the loop device is the variable named variable.
-func ImageMounting(image, fsType, point, variable string) step.Plan {
+func ImageMounting(image, fsType, data, point, variable string) step.Plan {
 	var loop *loopdev.Device
 	device := `"$` + variable + `"`
-	m := mnt.Mount{Point: point, Type: fsType, Data: mnt.ReadOnly(fsType)}
+	m := mnt.Mount{Point: point, Type: fsType, Data: data}
 	return step.Plan{{
 		What:     "attach " + image + " read-only to a loop device",
 		Line:     variable + "=$(losetup --find --show --read-only " + run.Quote(image) + ")",

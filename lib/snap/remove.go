@@ -3,6 +3,7 @@ package snap
 import (
 	"context"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -34,11 +35,15 @@ func Clearance(n blkdev.Number, active bool) (step.Plan, error) {
 		return nil, nil
 	}
 	var plan step.Plan
-	loops, err := loopdev.List(func(d loopdev.Device) bool { return d.Dev == n })
+	mounts, err := mnt.List()
 	if err != nil {
 		return nil, err
 	}
-	mounts, err := mnt.List()
+	// Files of btrfs have a device number of their own: there the path tells.
+	onMount := func(file string) bool {
+		return slices.ContainsFunc(mounts, func(m mnt.Info) bool { return m.Device == n.String() && strings.HasPrefix(file, m.Point+"/") })
+	}
+	loops, err := loopdev.List(func(d loopdev.Device) bool { return d.Dev == n || onMount(d.File) })
 	if err != nil {
 		return nil, err
 	}

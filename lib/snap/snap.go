@@ -17,8 +17,11 @@ import (
 	"xenlvm/lib/units"
 )
 
-// DefaultCOW is the COW space of a thick snapshot when none is asked for.
-var DefaultCOW = units.Share{Percent: 10}
+// What the programs take when nothing is asked for.
+const (
+	DefaultCOW      = "10%ORIGIN" // COW space of a thick snapshot
+	DefaultExtendAt = 70          // percent of it in use at which it is extended
+)
 
 // Request asks for a snapshot.
 type Request struct {
@@ -26,11 +29,11 @@ type Request struct {
 	Name   string
 	COW    units.Share // of a thick origin; a thin one takes space from its pool
 	Tags   []string    // beside lvm.TagSnapshot
+	Reuse  bool        // an existing snapshot will do, however old
 }
 
 // Plan checks a request and returns the step that creates the snapshot, and the
-// snapshot as it will be. A snapshot of ours that exists already is returned
-// with a nil plan.
+// snapshot as it will be. One that is reused is returned with a nil plan.
 func (q Request) Plan(ctx context.Context, r run.Runner) (step.Plan, lvm.LV, error) {
 	o := q.Origin
 	snap := lvm.LV{VG: o.VG, Name: q.Name, Origin: o.Name, Size: o.Size, Path: "/dev/" + o.VG + "/" + q.Name, DMPath: lvm.DMPath(o.VG, q.Name)}
@@ -44,6 +47,9 @@ func (q Request) Plan(ctx context.Context, r run.Runner) (step.Plan, lvm.LV, err
 	if found {
 		if !have.Tagged(lvm.TagSnapshot) || have.Origin != o.Name {
 			return nil, snap, fault.Refuse("cannot create snapshot %s: a volume of that name exists, and it is not a snapshot of %s made by us", snap.Spec(), o.Spec())
+		}
+		if !q.Reuse {
+			return nil, snap, fault.Hint(fault.Refuse("cannot create snapshot %s: it exists", snap.Spec()), "lvsnap remove %s, if nobody needs it", snap.Spec())
 		}
 		return nil, have, nil
 	}
@@ -111,9 +117,10 @@ func Usage(v lvm.LV) (lvm.Usage, error) {
 }
 
 // Watch looks at the snapshot every second until the context ends, and tells
-// seen. It returns an error that is lvm.ErrLost as soon as the snapshot has
-// overflowed, and nil when it is removed.
-func Watch(ctx context.Context, r run.Runner, v lvm.LV, x Extension, seen func(lvm.Usage)) error {
+// seen how full it is, and what went wrong with extending it. It returns an
+// error that is lvm.ErrLost as soon as the snapshot has overflowed, and nil when
+// it is removed.
+func Watch(ctx context.Context, r run.Runner, v lvm.LV, x Extension, seen func(lvm.Usage, error)) error {
 	tick := time.NewTicker(Every)
 	defer tick.Stop()
 	for {
@@ -128,14 +135,13 @@ func Watch(ctx context.Context, r run.Runner, v lvm.LV, x Extension, seen func(l
 		case err != nil:
 			return err
 		}
-		if seen != nil {
-			seen(u)
-		}
+		var trouble error
 		if x.At > 0 && u.Percent() >= x.At {
-			if _, err := r.Run(ctx, lvm.Extend(v.Spec(), max(x.By.Of(v.Size), 1))); err != nil {
-				return fmt.Errorf("cannot extend snapshot %s at %.0f %% of %s: %w", v.Spec(), u.Percent(), u.Size, err)
+			if _, trouble = r.Run(ctx, lvm.Extend(v.Spec(), max(x.By.Of(v.Size), 1))); trouble != nil {
+				trouble = fmt.Errorf("cannot extend snapshot %s at %.0f %% of %s: %w", v.Spec(), u.Percent(), u.Size, trouble)
 			}
 		}
+		seen(u, trouble)
 		select {
 		case <-ctx.Done():
 			return context.Cause(ctx)

@@ -116,8 +116,11 @@ func (p Plan) Run(ctx context.Context, rep Reporter) error {
 		}
 		done = append(done, s)
 	}
-	left := undo(ctx, rep, done, failed == nil)
-	return errors.Join(failed, left)
+	if len(done) > 0 {
+		// What a step refuses then is no refusal: others were done, and undone.
+		failed = fault.With(fault.Failed, failed)
+	}
+	return errors.Join(failed, undo(ctx, rep, done, failed == nil))
 }
 
 func doStep(ctx context.Context, rep Reporter, s Step, n, total int) error {

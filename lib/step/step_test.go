@@ -70,6 +70,17 @@ func TestRunUndoesNewestFirst(t *testing.T) {
 	}
 }
 
+func TestARefusalInTheMiddleIsAFailure(t *testing.T) {
+	for at, want := range []fault.Status{fault.Refused, fault.Failed} {
+		var trace []string
+		p := plan(2, &trace, -1, -1)
+		p[at].Do = func(context.Context) error { return fault.Refuse("no") }
+		if got := fault.StatusOf(p.Run(t.Context(), nil)); got != want {
+			t.Errorf("refused at step %d: status %d; want %d", at, got, want)
+		}
+	}
+}
+
 func TestRunStopsBetweenStepsWhenInterrupted(t *testing.T) {
 	ctx, cancel := context.WithCancelCause(t.Context())
 	var trace []string

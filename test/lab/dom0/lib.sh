@@ -191,9 +191,12 @@ LAB_ROOT_DISK=${LAB_ROOT_DISK:-xvda}
 
 # lab_images_kept NAME: every image is as young as the last copy saw it.
 lab_images_kept() {
-    jq -r 'select(.kind == "copied") | .data | "\(.vdev) \(.source) \(.source_mtime_ns)"' "/var/lib/xenlvm/$1/journal.jsonl" |
-        awk '{ last[$1] = $0 } END { for (v in last) print last[v] }' |
-        while read -r vdev image stamp; do
+    # Not by jq alone: it rounds numbers as large as nanoseconds.
+    grep '"kind":"copied"' "/var/lib/xenlvm/$1/journal.jsonl" |
+        while read -r line; do
+            printf '%s\t%s\t%s\n' "$(jq -r .data.vdev <<<"$line")" "$(grep -o '"source_mtime_ns":[0-9]*' <<<"$line" | cut -d: -f2)" "$(jq -r .data.source <<<"$line")"
+        done | awk -F'\t' '{ last[$1] = $0 } END { for (v in last) print last[v] }' |
+        while IFS=$'\t' read -r vdev stamp image; do
             [ "$(stat -c %.9Y "$image" | tr -d .)" = "$stamp" ] || { echo "$vdev: $image was written to"; exit 1; }
         done
 }

@@ -19,7 +19,7 @@ stamp() {
 at() { awk -v text="$1" 'index($0, text) { print $1; exit }' "$LAB_RESULT/timeline"; }
 
 # pass N FIELD: what the Nth copy did, from the journal.
-pass() { jq -s "[.[] | select(.kind == \"copied\")][$1].data.result.$2" /var/lib/xenlvm/vm3/journal.jsonl; }
+pass() { jq -s "[.[] | select(.kind == \"copied\")][$1].data.$2" /var/lib/xenlvm/vm3/journal.jsonl; }
 
 lab_vg
 lab_images_lv 4G

@@ -50,6 +50,9 @@ lvcreate -q -y -W n -n swap -L 256M vg0 && mkswap -q /dev/vg0/swap && swapon /de
 lvcreate -q -y -W n -n pv -L 256M vg0 && pvcreate -q --config 'devices/scan_lvs=1' /dev/vg0/pv
 lvcreate -q -y -W n -n used -L 256M vg0 && lab_domu vm5 phy:/dev/vg0/used,xvda,w
 lvcreate -q -y -W n -n stale -L 256M vg0 && dd if=/dev/urandom of=/dev/vg0/stale bs=1M count=8 status=none
+truncate -s 300M /srv/images/pv4k
+loop4k=$(losetup --find --show --sector-size 4096 /srv/images/pv4k)
+pvcreate -q "$loop4k" && vgcreate -q vg4k "$loop4k" && lvcreate -q -y -W n -n big -L 256M vg4k
 check "vm4 runs" lab_start vm4
 lab_wait_records vm4 10 120
 lab_baseline
@@ -87,6 +90,7 @@ refused 3 "holds LVM2_member" imgconv --snapshot --to xvda=vg0/pv vm3
 refused 3 "vm5.cfg has it as a disk" imgconv --snapshot --to xvda=vg0/used vm3
 refused 3 "it holds the image itself" imgconv --snapshot --to xvda=vg0/images vm3
 refused 3 "it holds ext4 labelled precious" imgconv --snapshot --method blocks --to xvda=vg0/full vm3
+refused 3 "its sectors are 4096 bytes" imgconv --snapshot --to xvda=vg4k/big vm3
 refused 3 "it holds unknown data" imgconv --snapshot --to xvda=vg0/stale vm3
 lvcreate -q -y -n filler -l 95%FREE vg0
 lab_baseline
@@ -102,6 +106,14 @@ refused 3 "cannot run lvs: it is not installed" env PATH=/run/nothing imgconv --
 check "and names the package" grep -q 'hint: apt-get install lvm2' /run/stderr
 refused 3 "cannot run xl: it is not installed" env PATH=/run/nothing domuswitch stop vm3
 check "and names the package" grep -q 'hint: apt-get install xen-utils' /run/stderr
+
+echo "a qcow2 image"
+qemu-img convert -O qcow2 /srv/images/vm3.img /srv/images/q.qcow2
+lab_domu q /srv/images/q.qcow2,qcow2,xvda,w
+check "is converted" imgconv --snapshot --to vg0 q
+check "to the same bytes" cmp -n "$(stat -c %s /srv/images/vm3.img)" /srv/images/vm3.img /dev/vg0/q-xvda
+lvremove -q -y vg0/q-xvda
+check "nothing left" test -z "$(lab_new)"
 
 echo "a dry run"
 check "prints what a run would do" imgconv --snapshot --to vg0 --dry-run vm3
@@ -134,6 +146,25 @@ check "is a failure" test "$status" = 1
 check "that says so" grep -q 'the snapshot overflowed and is lost' /run/stderr
 check "and what would have been enough" grep -q 'hint: --snapshot-size .* would have been enough' /run/stderr
 wait
+echo "somebody starts the domain during the final pass"
+status=0
+lvremove -q -y vg0/lost || true
+imgconv --snapshot --to xvda=vg0/rival vm3 >/dev/null 2>&1
+sync
+imgconv --snapshot --final --verify-all --bwlimit 6M vm3 >/run/stdout 2>/run/stderr &
+final=$!
+wait_for 60 grep -q 'look at /srv/images/vm3.img in the snapshot' /run/stderr
+check "vm3 is started" lab_start vm3
+lab_wait_records vm3 1 120
+wait "$final" || status=$?
+cat /run/stderr
+check "the final pass is a failure" test "$status" = 1
+check "that says so" grep -q 'its domain started, during the final pass' /run/stderr
+check "its volume keeps the tag" test "$(lvs --noheadings -o lv_tags vg0/rival | grep -c incomplete)" = 1
+check "and is not applied" test "$(domuswitch apply vm3 xvda=/dev/vg0/rival >/dev/null 2>&1; echo $?)" = 3
+check "vm3 stops" lab_shutdown vm3
+lvremove -q -y vg0/rival
+
 lab_tell vm4 verify
 lab_judge vm4
 check "vm4 never noticed" lab_shutdown vm4

@@ -1,0 +1,61 @@
+package convert
+
+import (
+	"context"
+	"os"
+	"path/filepath"
+
+	"xenlvm/lib/fault"
+	"xenlvm/lib/host"
+	"xenlvm/lib/lvm"
+	"xenlvm/lib/units"
+)
+
+// checkSpace refuses when the new volumes and the snapshots together do not fit
+// their volume groups, or the digests the file system of the journal.
+func (c *Conversion) checkSpace(ctx context.Context, snaps []*snapshot) error {
+	need := map[string]units.Bytes{}
+	groups := map[string]lvm.VG{}
+	take := func(vg string, size units.Bytes) error {
+		g, known := groups[vg]
+		if !known {
+			var found bool
+			var err error
+			if g, found, err = lvm.FindVG(ctx, c.r, vg); err != nil {
+				return err
+			} else if !found {
+				return fault.Hint(fault.Refuse("cannot find volume group %s", vg), "vgs")
+			}
+			groups[vg] = g
+		}
+		if need[vg] += size.RoundUp(max(g.Extent, 1)); need[vg] > g.Free {
+			return fault.Refuse("cannot find %s in volume group %s for new volumes and snapshots: only %s are free", need[vg], vg, g.Free)
+		}
+		return nil
+	}
+	var digests units.Bytes
+	for _, d := range c.Disks {
+		digests += units.Bytes(d.Info.Size / 1024)
+		if !d.Dest.Exists {
+			if err := take(d.Dest.LV.VG, units.Bytes(d.Info.Size)); err != nil {
+				return err
+			}
+		}
+	}
+	for _, s := range snaps {
+		if err := take(s.lv.VG, s.lv.COW); err != nil {
+			return err
+		}
+	}
+	return host.NeedSpace(ctx, existing(c.o.StateDir), digests+1<<20)
+}
+
+// existing is dir, or the nearest directory above it that exists.
+func existing(dir string) string {
+	for {
+		if _, err := os.Stat(dir); err == nil || dir == filepath.Dir(dir) {
+			return dir
+		}
+		dir = filepath.Dir(dir)
+	}
+}

@@ -1,0 +1,57 @@
+package journal
+
+import (
+	"time"
+
+	"xenlvm/lib/mapping"
+)
+
+// The kinds of records. Intents stand before what they announce.
+const (
+	KindDestination = "destination" // Destination: where a disk goes, before anything is done
+	KindMade        = "made"        // Destination: a file system was made there, and checked
+	KindCopied      = "copied"      // Copied: a copy, verified unless it is partial
+
+	KindApplied     = "applied"      // Replaced: the configuration is about to get other disks
+	KindReverted    = "reverted"     // Replaced: or its previous ones back
+	KindStarting    = "starting"     // the domain is about to run
+	KindStartUndone = "start-undone" // it was destroyed before it could write
+)
+
+// Destination is where a disk goes.
+type Destination struct {
+	VDev        string `json:"vdev"`
+	Source      string `json:"source"`
+	Destination string `json:"destination"` // /dev/VG/LV
+	Method      string `json:"method"`      // files or blocks
+	LVUUID      string `json:"lv_uuid,omitempty"`
+}
+
+// Copied is what a destination was equal to.
+type Copied struct {
+	Destination
+	SourceSize int64 `json:"source_size"` // bytes
+	// SourceModified is the image's modification time in the snapshot, in
+	// nanoseconds since 1970. An image that is younger has been written to since.
+	SourceModified int64     `json:"source_mtime_ns"`
+	Seen           time.Time `json:"seen"` // when the image was looked at in the snapshot
+	// Written is how many sectors of the destination were ever written since
+	// the host booted: more of them now, or another boot, and somebody else
+	// may have written there.
+	Written      int64  `json:"destination_sectors_written"`
+	Digests      string `json:"digests,omitempty"` // file beside the journal, by blocks
+	Partial      bool   `json:"partial,omitempty"` // files are left to a later pass
+	BytesRead    int64  `json:"bytes_read"`
+	BytesWritten int64  `json:"bytes_written"`
+}
+
+// Replaced is a change of a configuration.
+type Replaced struct {
+	Config   string         `json:"config"` // as it was named
+	Real     string         `json:"real_path"`
+	Backup   string         `json:"backup"` // the name beside the journal
+	Before   string         `json:"sha256_before"`
+	After    string         `json:"sha256_after"`
+	Mappings []mapping.Line `json:"mappings"`
+	Running  bool           `json:"running"` // the domain ran on the new disks already
+}
