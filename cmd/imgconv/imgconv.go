@@ -35,7 +35,7 @@ func tool() cli.Tool {
 		Deliberate: []string{"overwrite"},
 		Flags: func(fs *flag.FlagSet) {
 			fs.BoolVar(&o.snapshot, "snapshot", false, "copy all image files of the domain from one LVM snapshot, and print the mapping lines")
-			fs.Var(&o.to, "to", "where disks go: `VG`, or VDEV=VG/LV; repeatable (default: as in the earlier run)")
+			fs.Var(&o.to, "to", "where disks go: `VG`, VDEV=VG or VDEV=VG/LV; repeatable (default: as in the earlier run)")
 			fs.BoolVar(&o.final, "final", false, "the final pass: refuse unless the domain is stopped, and stays so")
 			fs.StringVar(&o.method, "method", "auto", "`METHOD` of copying: auto, files or blocks")
 			fs.StringVar(&o.size, "snapshot-size", snap.DefaultCOW, "COW space of a thick snapshot: a `SIZE` such as 5G, or a share of the origin such as 10%ORIGIN")

@@ -157,7 +157,7 @@ func (t *target) compare(ctx context.Context, src diskimg.Source, o blockcopy.Op
 	if err != nil || !differ.Empty() {
 		return sums, false, err
 	}
-	// Behind the image, a larger destination must be zero, and a file not larger.
+	// Behind the image, a larger destination must be zero.
 	err = blockcopy.Verify(ctx, t.f, sums, new(extent.Of(extent.Range{Off: src.Size(), Len: size - src.Size()})), o)
 	var m *blockcopy.MismatchError
 	if errors.As(err, &m) {

@@ -20,7 +20,7 @@ import (
 )
 
 // floors are the packages of lib by floor, the lowest first. A package imports
-// from lower floors only. "ground" is what everybody stands on.
+// from lower floors only.
 var floors = [][]string{
 	{"fault", "run"},
 	{"step", "units", "extent", "xlcfg", "mapping"},

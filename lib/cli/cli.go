@@ -1,4 +1,4 @@
-// Package cli is what the four programs share at the shell: flags that work
+// Package cli is what the programs share at the shell: flags that work
 // anywhere on the line, with environment and configuration file behind them;
 // messages and progress on standard error; data or one JSON object on standard
 // output; signals; exit statuses.

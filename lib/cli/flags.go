@@ -159,8 +159,12 @@ func (t Tool) printUsage(w io.Writer) error {
 		}
 		fmt.Fprintf(&b, "  --%s%s\n      %s%s\n", f.Name, value, usage, t.takers(f.Name))
 	})
-	fmt.Fprintf(&b, "\nEvery flag can also be set by %s_FLAG_NAME in the environment, or by a line\n\"flag-name value\" in %s/%s.conf. The exit status is described in %s(8).\n",
-		strings.ToUpper(t.Name), confDir, t.Name, t.Name)
+	except := ""
+	if len(t.Deliberate) > 0 {
+		except = ", except --" + strings.Join(t.Deliberate, ", --")
+	}
+	fmt.Fprintf(&b, "\nFlags can also be set by %s_FLAG_NAME in the environment, or by a line\n\"flag-name value\" in %s/%s.conf%s.\nThe exit status is described in %s(8).\n",
+		strings.ToUpper(t.Name), confDir, t.Name, except, t.Name)
 	_, err := io.WriteString(w, b.String())
 	return err
 }

@@ -1,7 +1,7 @@
 // Package fault gives errors the two things a caller at the shell needs: an
 // exit status and, where there is one, a hint that says what to do next.
 //
-// The statuses are the same for all four programs; docs/exit-status.md is the
+// The statuses are the same for all programs of the family; docs/exit-status.md is the
 // table for readers. An error without a status of its own means Failed.
 package fault
 

@@ -1,0 +1,180 @@
+// Package scripttest runs scripts/image-to-lv under every shell that Debian has
+// as /bin/sh, with stand-ins for imgconv and domuswitch that fail, are
+// interrupted or hang up the terminal where a test says so.
+package scripttest
+
+import (
+	"errors"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+)
+
+const (
+	sign  = "vm3\txvda\t/srv/vm3.img\t/dev/vg0/vm3-xvda\t"
+	moved = sign + "switched\n"
+)
+
+// job is one run of image-to-lv.
+type job struct {
+	args   string // before the domain
+	host   host
+	on     string // what goes wrong: "step=act ..."; see act
+	noOne  bool   // nobody reads standard error
+	status int
+	calls  string // of the programs, without show; "apart": in a session of its own
+	end    host
+	says   string
+}
+
+const (
+	untilStop  = "copy, stop, "
+	untilFinal = untilStop + "final, "
+	untilApply = untilFinal + "apply, "
+	again      = "start on images apart"
+)
+
+var (
+	up   = host{"running", "images"}
+	down = host{"stopped", "images"}
+	done = host{"running", "lvs"}
+)
+
+var jobs = map[string]job{
+	"the whole move": {host: up, calls: untilApply + "start on lvs", end: done, says: "vm3 runs on its new disks"},
+	"prepare":        {args: "--prepare", host: up, calls: "copy", end: up, says: "prepared"},
+	"dry run":        {args: "--dry-run", host: up, calls: "copy --dry-run", end: up},
+	"configuration and timeout": {args: "--config=/x.cfg --timeout=9s", host: up,
+		calls: "copy --config, stop --config --timeout, final --config, apply --config, start on lvs --config --timeout", end: done},
+	"nobody reads": {host: up, noOne: true, calls: untilApply + "start on lvs", end: done},
+
+	// A domain that does not run is not started.
+	"stopped": {host: down, calls: "copy, final, apply", end: host{"stopped", "lvs"},
+		says: "was left stopped; start it with: domuswitch start vm3"},
+	"stopped, final fails":     {host: down, on: "final=fail", status: 1, calls: "copy, final", end: down},
+	"stopped, apply fails":     {host: down, on: "apply=fail", status: 1, calls: "copy, final, apply", end: down},
+	"stopped, apply and term":  {host: down, on: "apply=term", status: 130, calls: "copy, final, apply", end: host{"stopped", "lvs"}},
+	"nothing to do, stopped":   {host: host{"stopped", "lvs"}, on: "copy=nothing", calls: "copy", end: host{"stopped", "lvs"}, says: "start it with: domuswitch start vm3"},
+	"nothing to do, it runs":   {host: done, on: "copy=nothing", calls: "copy", end: done},
+	"nothing to do, with file": {args: "--config=/x.cfg", host: host{"stopped", "lvs"}, on: "copy=nothing", calls: "copy --config", end: host{"stopped", "lvs"}, says: "domuswitch start --config=/x.cfg vm3"},
+
+	// The exit status is that of the program that failed.
+	"copy fails":    {host: up, on: "copy=fail", status: 1, calls: "copy", end: up},
+	"copy differs":  {host: up, on: "copy=differs", status: 5, calls: "copy", end: up},
+	"stop refused":  {host: up, on: "stop=refused", status: 3, calls: "copy, stop", end: up},
+	"stop too late": {host: up, on: "stop=fail", status: 1, calls: "copy, stop", end: up, says: "vm3 has not shut down; if it does so later: domuswitch start vm3"},
+	"final fails":   {host: up, on: "final=fail", status: 1, calls: untilFinal + again, end: up},
+	"final differs": {host: up, on: "final=differs", status: 5, calls: untilFinal + again, end: up},
+	"apply fails":   {host: up, on: "apply=fail", status: 1, calls: untilApply + again, end: up},
+	"start fails":   {host: up, on: "start=fail", status: 1, calls: untilApply + "start on lvs, revert apart, " + again, end: up},
+	"start leaves":  {host: up, on: "start=left", status: 4, calls: untilApply + "start on lvs", end: host{"running", "lvs"}},
+	"all starts fail": {host: up, on: "start=fail start=fail", status: 1, calls: untilApply + "start on lvs, revert apart, " + again,
+		end: down, says: "cannot start vm3: try 'domuswitch start vm3'"},
+
+	// Nobody reads what back says, and it does its work.
+	"nobody reads, final fails": {host: up, noOne: true, on: "final=fail", status: 1, calls: untilFinal + again, end: up},
+	"nobody reads, start fails": {host: up, noOne: true, on: "start=fail", status: 1,
+		calls: untilApply + "start on lvs, revert apart, " + again, end: up},
+
+	// A guest that was asked to shut down does so when nobody waits any more.
+	"stop too late, and then it ends": {host: up, on: "stop=later", status: 1, calls: "copy, stop, " + again, end: up},
+	"stop interrupted, then it ends":  {host: up, on: "stop=hangup-later", status: 130, calls: "copy, stop, " + again, end: up},
+
+	// The script alone gets SIGTERM while a program runs, which ends well.
+	"copy and term":  {host: up, on: "copy=term", status: 130, calls: "copy", end: up},
+	"stop and term":  {host: up, on: "stop=term", status: 130, calls: "copy, stop, " + again, end: up},
+	"final and term": {host: up, on: "final=term", status: 130, calls: untilFinal + again, end: up},
+	"apply and term": {host: up, on: "apply=term", status: 130, calls: untilApply + "revert apart, " + again, end: up},
+	"start and term": {host: up, on: "start=term", status: 130, calls: untilApply + "start on lvs", end: done, says: "vm3 runs; 'domuswitch show vm3' prints on which disks"},
+
+	// The terminal goes away, and says so once more while back works.
+	"copy and hangup":  {host: up, noOne: true, on: "copy=hangup", status: 130, calls: "copy", end: up},
+	"stop and hangup":  {host: up, noOne: true, on: "stop=hangup-later start=hangup", status: 130, calls: "copy, stop, " + again, end: up},
+	"final and hangup": {host: up, noOne: true, on: "final=hangup start=hangup", status: 130, calls: untilFinal + again, end: up},
+	"apply and hangup": {host: up, noOne: true, on: "apply=hangup start=hangup", status: 130, calls: untilApply + again, end: up},
+	"start and hangup": {host: up, noOne: true, on: "start=hangup start=hangup revert=hangup", status: 130,
+		calls: untilApply + "start on lvs, revert apart, " + again, end: up},
+}
+
+func TestImageToLV(t *testing.T) {
+	script, err := filepath.Abs("../../scripts/image-to-lv")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, shell := range []string{"dash", "bash"} {
+		if _, err := exec.LookPath(shell); err != nil {
+			t.Fatal(err)
+		}
+		for name, j := range jobs {
+			t.Run(shell+" "+name, func(t *testing.T) { j.run(t, shell, script) })
+		}
+	}
+}
+
+func (j job) run(t *testing.T, shell, script string) {
+	dir := t.TempDir()
+	tmp := filepath.Join(dir, "tmp")
+	if err := errors.Join(os.Mkdir(tmp, 0o700), j.host.save(dir), os.WriteFile(filepath.Join(dir, "on"), []byte(j.on), 0o600)); err != nil {
+		t.Fatal(err)
+	}
+	cmd := exec.Command(shell, append([]string{script}, append(strings.Fields(j.args), "vm3")...)...)
+	cmd.Env = append(os.Environ(), "PATH="+programs(t)+":"+os.Getenv("PATH"), "TMPDIR="+tmp, "SCRIPTTEST="+dir)
+	// What is sent to the script's group must not reach the test's.
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	var stdout, stderr strings.Builder
+	cmd.Stdout, cmd.Stderr = &stdout, &stderr
+	if j.noOne {
+		r, w, err := os.Pipe()
+		if err != nil {
+			t.Fatal(err)
+		}
+		r.Close()
+		defer w.Close()
+		cmd.Stderr = w
+	}
+	_ = cmd.Run() // the status tells
+	if got := cmd.ProcessState.ExitCode(); got != j.status {
+		t.Errorf("status %d, %v; want %d", got, cmd.ProcessState, j.status)
+	}
+	log, _ := os.ReadFile(filepath.Join(dir, "calls"))
+	if got := strings.Join(strings.Split(strings.TrimSpace(string(log)), "\n"), ", "); got != j.calls {
+		t.Errorf("calls: %s\n want: %s", got, j.calls)
+	}
+	if end, err := load(dir); err != nil || end != j.end {
+		t.Errorf("in the end %+v, %v; want %+v", end, err, j.end)
+	}
+	if !strings.Contains(stderr.String(), j.says) {
+		t.Errorf("it does not say %q", j.says)
+	}
+	want := map[bool]string{true: moved}[j.status == 0 && strings.Contains(j.calls, "apply")]
+	if j.args == "--prepare" {
+		want = sign + "copied\n"
+	}
+	if stdout.String() != want {
+		t.Errorf("standard output is %q; want %q", stdout.String(), want)
+	}
+	if left, _ := os.ReadDir(tmp); len(left) > 0 {
+		t.Errorf("%v is left", left)
+	}
+	if t.Failed() {
+		t.Logf("it said:\n%s", stderr.String())
+	}
+}
+
+// programs is a directory with the stand-ins: this test binary, see TestMain.
+func programs(t *testing.T) string {
+	self, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	bin := t.TempDir()
+	for _, name := range []string{"imgconv", "domuswitch", "sleep"} {
+		if err := os.Symlink(self, filepath.Join(bin, name)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return bin
+}
