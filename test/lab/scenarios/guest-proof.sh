@@ -10,6 +10,7 @@ lab_images_lv 1G
 lab_image /srv/images/vm3.img 256M
 LAB_RATE=0 LAB_DOMU_OPTIONS='lab.files=first:3M' lab_domu vm3 file:/srv/images/vm3.img,xvda,w
 
+lab_baseline
 check "the guest starts" lab_start vm3
 judge --wait-records 300 --timeout 120s "$log" || fail "no records"
 lab_tell vm3 fill a 20M
