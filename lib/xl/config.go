@@ -9,7 +9,6 @@ import (
 	"strings"
 
 	"xenlvm/lib/fault"
-	"xenlvm/lib/xlcfg"
 )
 
 // ConfigDir is where the configurations of a host's domains are.
@@ -93,12 +92,9 @@ func look(paths []string) []candidate {
 			continue
 		}
 		c := candidate{path: p}
-		src, err := os.ReadFile(p)
+		f, err := ReadConfig(p)
 		if err == nil {
-			var f *xlcfg.File
-			if f, err = xlcfg.Parse(p, src); err == nil {
-				c.name, _ = f.String("name")
-			}
+			c.name, _ = f.String("name")
 		}
 		c.err = err
 		all = append(all, c)

@@ -240,3 +240,15 @@ func TestFindConfig(t *testing.T) {
 		}
 	}
 }
+
+// A configuration that xl would not take is refused, and says what to do.
+func TestFindConfigRefusesWhatXlRefuses(t *testing.T) {
+	dir := t.TempDir()
+	if err := os.WriteFile(filepath.Join(dir, "vm3.cfg"), []byte("name = 'vm3'\r\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	_, err := FindConfig(dir, "vm3")
+	if fault.StatusOf(err) != fault.Refused || !strings.Contains(err.Error(), "CR LF") || len(fault.Hints(err)) == 0 {
+		t.Errorf("FindConfig = %v, hints %q", err, fault.Hints(err))
+	}
+}
