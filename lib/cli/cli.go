@@ -86,7 +86,9 @@ func signals(name string) (context.Context, func()) {
 		if s, ok := <-c; ok {
 			fmt.Fprintf(os.Stderr, "%s: %v: undoing; a second signal ends at once and may leave things behind\n", name, s)
 			cancel(fault.ErrInterrupted)
-			signal.Reset()
+			// A terminal that goes away sends two SIGHUPs: no second wish.
+			signal.Ignore(syscall.SIGHUP)
+			signal.Reset(syscall.SIGINT, syscall.SIGTERM)
 		}
 	}()
 	return ctx, func() { signal.Stop(c); close(c) }
