@@ -9,6 +9,7 @@ import (
 
 	"xenlvm/lib/cli"
 	"xenlvm/lib/fault"
+	"xenlvm/lib/journal"
 	"xenlvm/lib/mapping"
 	"xenlvm/lib/run"
 	"xenlvm/lib/step"
@@ -104,7 +105,7 @@ func (c *command) change(ctx context.Context, e *cli.Env, d *domain, r request) 
 		}
 		lines = append(lines, l)
 	}
-	change := &replacement{d: d, kind: kindApplied, content: edited.Bytes(), lines: lines,
+	change := &replacement{d: d, kind: journal.KindApplied, content: edited.Bytes(), lines: lines,
 		ready: func(context.Context) error { return nil }}
 	if bytes.Equal(change.content, d.file.Content) {
 		return change, nil

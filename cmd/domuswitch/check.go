@@ -150,6 +150,10 @@ func (k *checker) same(device string) func(string) bool {
 // copy: what was written to the image after its copy is not on the destination.
 func (k *checker) copy(_ context.Context, disk xlcfg.Disk, l mapping.Line) error {
 	rec, ok := k.d.copyOf(disk.VDev, k.same(l.Destination))
+	if ok && rec.Partial && l.State != mapping.Synced {
+		return fault.Hint(fault.Refuse("cannot switch disk %s of %s to %s: the copy on it is partial, and files are still missing", disk.VDev, k.d.name, l.Destination),
+			"stop %s, then copy the rest: imgconv --snapshot --final %s", k.d.name, k.d.name)
+	}
 	if !ok || l.State != mapping.Copied {
 		return nil
 	}
@@ -157,7 +161,7 @@ func (k *checker) copy(_ context.Context, disk xlcfg.Disk, l mapping.Line) error
 	if err != nil || !info.Mode().IsRegular() {
 		return nil
 	}
-	if info.Size() == rec.SourceSize && info.ModTime().UnixNano() == rec.SourceMtime {
+	if info.Size() == rec.SourceSize && info.ModTime().UnixNano() == rec.SourceModified {
 		return nil
 	}
 	return fault.Hint(fault.Refuse("cannot switch disk %s of %s to %s: %s has changed since it was copied", disk.VDev, k.d.name, l.Destination, rec.Source),

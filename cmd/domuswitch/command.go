@@ -29,11 +29,12 @@ type command struct {
 
 	needRoot func(what string) error
 	stat     func(path string) (blkdev.Device, error)
+	bootID   func() string
 	poll     time.Duration // between two looks at a domain that starts or stops
 }
 
 func newCommand() *command {
-	return &command{needRoot: host.NeedRoot, stat: blkdev.Stat, poll: 500 * time.Millisecond}
+	return &command{needRoot: host.NeedRoot, stat: blkdev.Stat, bootID: journal.BootID, poll: 500 * time.Millisecond}
 }
 
 func (c *command) tool() cli.Tool {
@@ -46,7 +47,7 @@ func (c *command) tool() cli.Tool {
 			{Name: "apply", Args: "DOMAIN VDEV=DEVICE... | -", Min: 1, Max: -1, Summary: "put other devices into the configuration; - reads mapping lines",
 				Flags: []string{"config", "offline", "state-dir", "xen-dir"}, Run: c.apply},
 			{Name: "stop", Args: "DOMAIN", Min: 1, Max: 1, Summary: "shut a domain down and wait until its disks are free",
-				Flags: []string{"destroy", "state-dir", "timeout", "xen-dir"}, Run: c.stop},
+				Flags: []string{"config", "destroy", "state-dir", "timeout", "xen-dir"}, Run: c.stop},
 			{Name: "start", Args: "DOMAIN", Min: 1, Max: 1, Summary: "start a domain and wait until it has its disks; a failure puts the previous configuration back",
 				Flags: []string{"config", "state-dir", "timeout", "xen-dir"}, Run: c.start},
 			{Name: "revert", Args: "DOMAIN", Min: 1, Max: 1, Summary: "put the previous configuration back",
@@ -73,6 +74,7 @@ type domain struct {
 	cfg     *xlcfg.File
 	disks   []xlcfg.Disk
 	journal *journal.Journal
+	boot    string           // the present boot of the host
 	records []journal.Record // once it is taken
 }
 
@@ -88,7 +90,7 @@ func (c *command) open(name string) (*domain, error) {
 			return nil, refused(err)
 		}
 	}
-	d := &domain{name: name}
+	d := &domain{name: name, boot: c.bootID()}
 	var err error
 	if d.file, err = atomicfile.Read(path, xl.MaxConfig); err != nil {
 		return nil, refused(err)

@@ -31,11 +31,14 @@ func TestMain(m *testing.M) {
 }
 
 // onFakeHost is domuswitch with the block devices of fakehost, as root unless
-// FAKE_USER is set, whoever runs the tests.
+// FAKE_USER is set, whoever runs the tests, and in another boot if FAKE_BOOT is.
 func onFakeHost() *command {
 	c := newCommand()
 	c.stat = fakehost.Stat
 	c.poll = 10 * time.Millisecond
+	if id := os.Getenv("FAKE_BOOT"); id != "" {
+		c.bootID = func() string { return id }
+	}
 	c.needRoot = func(what string) error {
 		if os.Getenv("FAKE_USER") != "" {
 			return fault.Hint(fault.Refuse("cannot %s: not root", what), "run it with sudo")

@@ -10,6 +10,7 @@ import (
 	"github.com/aymanbagabas/go-udiff"
 
 	"xenlvm/lib/atomicfile"
+	"xenlvm/lib/journal"
 	"xenlvm/lib/mapping"
 	"xenlvm/lib/run"
 	"xenlvm/lib/step"
@@ -18,7 +19,7 @@ import (
 // replacement is a configuration that is to be replaced.
 type replacement struct {
 	d       *domain
-	kind    string // kindApplied or kindReverted
+	kind    string // journal.KindApplied or journal.KindReverted
 	content []byte
 	lines   []mapping.Line
 	// ready is asked right before the file is replaced: the domain may have
@@ -34,7 +35,8 @@ func (r *replacement) diff() string {
 	return udiff.Unified(path, path, string(r.d.file.Content), string(r.content))
 }
 
-// steps are: keep the old file, write the new one, record that it is done.
+// steps are: keep the old file and record the intent, then write the new one.
+// Whether that was done is told by the sum of the file.
 func (r *replacement) steps() step.Plan {
 	d, old := r.d, r.d.file.Content
 	r.backup = "config." + time.Now().UTC().Format("20060102T150405.000000000Z")
@@ -45,10 +47,7 @@ func (r *replacement) steps() step.Plan {
 			What: "keep " + path + " as " + backup,
 			Line: run.Quote("install", "-D", "-m", "600", path, backup),
 			Do:   func(context.Context) error { return r.keep(backup, old) },
-			Undo: func(context.Context) error {
-				return errors.Join(d.journal.Append(r.kind+kindUndone, nil), os.Remove(backup))
-			},
-			UndoLine: run.Quote("rm", backup),
+			Undo: func(context.Context) error { return os.Remove(backup) }, UndoLine: run.Quote("rm", backup),
 		},
 		{
 			What: "rewrite " + d.file.Path,
@@ -62,10 +61,6 @@ func (r *replacement) steps() step.Plan {
 			Undo:     func(context.Context) error { return d.file.Replace(old) },
 			UndoLine: restore,
 		},
-		{
-			What: "record the change",
-			Do:   func(context.Context) error { return d.journal.Append(r.kind+kindDone, nil) },
-		},
 	}
 }
 
@@ -74,7 +69,7 @@ func (r *replacement) keep(backup string, old []byte) error {
 	if err := atomicfile.Create(backup, old); err != nil {
 		return fmt.Errorf("cannot keep the configuration of %s: %w", r.d.name, err)
 	}
-	err := r.d.journal.Append(r.kind, replaced{
+	err := r.d.journal.Append(r.kind, journal.Replaced{
 		Config: r.d.file.Path, Real: r.d.file.Real, Backup: r.backup, Before: sum(old), After: sum(r.content), Mappings: r.lines, Running: r.running,
 	})
 	if err != nil {

@@ -12,10 +12,12 @@ import (
 	"xenlvm/lib/atomicfile"
 	"xenlvm/lib/cli"
 	"xenlvm/lib/fault"
+	"xenlvm/lib/journal"
 	"xenlvm/lib/mapping"
 	"xenlvm/lib/run"
 	"xenlvm/lib/step"
 	"xenlvm/lib/xl"
+	"xenlvm/lib/xlcfg"
 )
 
 // revert puts the configuration back that the newest apply replaced.
@@ -71,7 +73,7 @@ func (c *command) goingBack(d *domain) (*replacement, error) {
 	switch {
 	case !h.found:
 		return nil, fault.Refuse("cannot revert %s: no change of %s is recorded in %s", d.name, d.file.Path, d.journal.Dir)
-	case h.undone, h.reverted && !h.reversible:
+	case h.undone:
 		return nil, nil
 	}
 	if err := d.file.Replaceable(); err != nil {
@@ -88,6 +90,9 @@ func (c *command) goingBack(d *domain) (*replacement, error) {
 	if sum(old.Content) != h.applied.Before {
 		return nil, fault.Refuse("cannot revert %s: %s is not what was put there (its SHA-256 differs)", d.name, path)
 	}
+	if !h.reversible && d.hasDisksOf(old, h.applied.Mappings) {
+		return nil, nil
+	}
 	if !h.reversible && !c.overwrite {
 		diff := udiff.Unified(d.file.Real, path, string(d.file.Content), string(old.Content))
 		err := fault.Refuse("cannot revert %s: %s was edited since it was switched; this would be undone:\n%s", d.name, d.file.Path, diff)
@@ -97,7 +102,21 @@ func (c *command) goingBack(d *domain) (*replacement, error) {
 	for i := range lines {
 		lines[i].State = mapping.Copied
 	}
-	return &replacement{d: d, kind: kindReverted, content: old.Content, lines: lines, ready: func(context.Context) error { return nil }}, nil
+	return &replacement{d: d, kind: journal.KindReverted, content: old.Content, lines: lines, ready: func(context.Context) error { return nil }}, nil
+}
+
+// hasDisksOf says whether the disks of lines are what they are in old: then the
+// configuration was put back, and edited since.
+func (d *domain) hasDisksOf(old *atomicfile.File, lines []mapping.Line) bool {
+	before, err := xlcfg.Parse(old.Path, old.Content)
+	if err != nil {
+		return false
+	}
+	return !slices.ContainsFunc(lines, func(l mapping.Line) bool {
+		was, errWas := before.Disk(l.VDev)
+		is, errIs := d.cfg.Disk(l.VDev)
+		return errWas != nil || errIs != nil || is.Target != was.Target
+	})
 }
 
 // mayGoBack refuses to go back from disks that hold more than the old ones.
@@ -117,8 +136,12 @@ func (c *command) mayGoBack(ctx context.Context, e *cli.Env, d *domain, back *re
 			return fault.Hint(fault.Refuse("cannot revert %s: it runs on %s; from its next start on it would be without all that it has written there", d.name, l.Destination), "%s", hint)
 		}
 	}
-	if d.historyOf().ran {
+	h := d.historyOf()
+	if h.ran {
 		return fault.Hint(fault.Refuse("cannot revert %s: it has run on its new disks; the old ones lack what it has written since", d.name), "%s", hint)
+	}
+	if h.booted {
+		return fault.Hint(fault.Refuse("cannot revert %s: the host has booted since it was switched, and may have started it on its new disks", d.name), "%s", hint)
 	}
 	return nil
 }

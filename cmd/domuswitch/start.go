@@ -7,6 +7,7 @@ import (
 
 	"xenlvm/lib/cli"
 	"xenlvm/lib/fault"
+	"xenlvm/lib/journal"
 	"xenlvm/lib/run"
 	"xenlvm/lib/step"
 	"xenlvm/lib/xl"
@@ -98,7 +99,7 @@ type starting struct {
 func (s *starting) plan() (step.Plan, error) {
 	name, r := s.d.name, s.e.Runner
 	var plan step.Plan
-	if h := s.d.historyOf(); h.reversible && !h.ran {
+	if h := s.d.historyOf(); h.reversible && !h.ran && !h.booted {
 		back, err := s.c.goingBack(s.d)
 		if err != nil {
 			return nil, err
@@ -112,8 +113,8 @@ func (s *starting) plan() (step.Plan, error) {
 		step.Step{What: "create " + name + ", paused", Line: create.Line(), Do: func(ctx context.Context) error { return s.create(ctx, create) },
 			Undo: s.destroy, UndoLine: destroy.Line()},
 		step.Step{What: "check the disks of " + name, Do: s.check},
-		step.Step{What: "record the start of " + name, Do: func(context.Context) error { return s.d.journal.Append(kindStarting, s.dom) },
-			Undo: func(context.Context) error { return s.d.journal.Append(kindNoStart, s.dom) }},
+		step.Step{What: "record the start of " + name, Do: func(context.Context) error { return s.d.journal.Append(journal.KindStarting, s.dom) },
+			Undo: func(context.Context) error { return s.d.journal.Append(journal.KindStartUndone, s.dom) }},
 		step.Command(r, "let "+name+" run", xl.Unpause(name), run.Cmd{}),
 		step.Step{What: "wait until " + name + " has its disks", Do: s.wait},
 	), nil

@@ -24,6 +24,12 @@ func (c *command) stop(ctx context.Context, e *cli.Env, args []string) error {
 	if err := c.needXen("stop domain " + name); err != nil {
 		return err
 	}
+	if c.config != "" {
+		// Nothing is needed of it, but that of another domain is a mistake.
+		if _, err := c.open(name); err != nil {
+			return err
+		}
+	}
 	j, err := journal.Open(c.stateDirFor(nil), name, "domuswitch")
 	if err != nil {
 		return err
@@ -35,7 +41,7 @@ func (c *command) stop(ctx context.Context, e *cli.Env, args []string) error {
 	if !now.up {
 		// A name that nobody knows is a mistake; before the lock, which
 		// would make a directory for it.
-		if _, err := xl.FindConfig(c.xenDir, name); errors.Is(err, xl.ErrNoConfig) {
+		if _, err := xl.FindConfig(c.xenDir, name); c.config == "" && errors.Is(err, xl.ErrNoConfig) {
 			return fault.Refuse("cannot stop domain %s: there is no such domain", name)
 		}
 		e.Infof("nothing to do: %s is not running", name)

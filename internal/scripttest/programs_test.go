@@ -146,6 +146,8 @@ func (p *program) do(act string) int {
 	case "left":
 		p.work()
 		return 4
+	case "dead":
+		return 4
 	case "differs":
 		return 5
 	case "term":

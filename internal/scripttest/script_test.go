@@ -28,6 +28,7 @@ type job struct {
 	calls  string // of the programs, without show; "apart": in a session of its own
 	end    host
 	says   string
+	not    string // and does not say
 }
 
 const (
@@ -64,13 +65,15 @@ var jobs = map[string]job{
 	// The exit status is that of the program that failed.
 	"copy fails":    {host: up, on: "copy=fail", status: 1, calls: "copy", end: up},
 	"copy differs":  {host: up, on: "copy=differs", status: 5, calls: "copy", end: up},
-	"stop refused":  {host: up, on: "stop=refused", status: 3, calls: "copy, stop", end: up},
+	"stop refused":  {host: up, on: "stop=refused", status: 3, calls: "copy, stop", end: up, not: "waiting"},
 	"stop too late": {host: up, on: "stop=fail", status: 1, calls: "copy, stop", end: up, says: "vm3 has not shut down; if it does so later: domuswitch start vm3"},
 	"final fails":   {host: up, on: "final=fail", status: 1, calls: untilFinal + again, end: up},
 	"final differs": {host: up, on: "final=differs", status: 5, calls: untilFinal + again, end: up},
 	"apply fails":   {host: up, on: "apply=fail", status: 1, calls: untilApply + again, end: up},
 	"start fails":   {host: up, on: "start=fail", status: 1, calls: untilApply + "start on lvs, revert apart, " + again, end: up},
-	"start leaves":  {host: up, on: "start=left", status: 4, calls: untilApply + "start on lvs", end: host{"running", "lvs"}},
+	"start leaves":  {host: up, on: "start=left", status: 4, calls: untilApply + "start on lvs", end: done},
+	"start dies":    {host: up, on: "start=dead", status: 4, calls: untilApply + "start on lvs", end: host{"stopped", "lvs"}},
+	"revert fails":  {host: up, on: "start=fail revert=fail", status: 1, calls: untilApply + "start on lvs, revert apart, start on lvs apart", end: done},
 	"all starts fail": {host: up, on: "start=fail start=fail", status: 1, calls: untilApply + "start on lvs, revert apart, " + again,
 		end: down, says: "cannot start vm3: try 'domuswitch start vm3'"},
 
@@ -89,6 +92,8 @@ var jobs = map[string]job{
 	"final and term": {host: up, on: "final=term", status: 130, calls: untilFinal + again, end: up},
 	"apply and term": {host: up, on: "apply=term", status: 130, calls: untilApply + "revert apart, " + again, end: up},
 	"start and term": {host: up, on: "start=term", status: 130, calls: untilApply + "start on lvs", end: done, says: "vm3 runs; 'domuswitch show vm3' prints on which disks"},
+
+	"final fails, and then term": {host: up, on: "final=fail start=term", status: 1, calls: untilFinal + again, end: up},
 
 	// The terminal goes away, and says so once more while back works.
 	"copy and hangup":  {host: up, noOne: true, on: "copy=hangup", status: 130, calls: "copy", end: up},
@@ -109,7 +114,10 @@ func TestImageToLV(t *testing.T) {
 			t.Fatal(err)
 		}
 		for name, j := range jobs {
-			t.Run(shell+" "+name, func(t *testing.T) { j.run(t, shell, script) })
+			t.Run(shell+" "+name, func(t *testing.T) {
+				t.Parallel()
+				j.run(t, shell, script)
+			})
 		}
 	}
 }
@@ -152,6 +160,9 @@ func (j job) run(t *testing.T, shell, script string) {
 	want := map[bool]string{true: moved}[j.status == 0 && strings.Contains(j.calls, "apply")]
 	if j.args == "--prepare" {
 		want = sign + "copied\n"
+	}
+	if j.not != "" && strings.Contains(stderr.String(), j.not) {
+		t.Errorf("it says %q", j.not)
 	}
 	if stdout.String() != want {
 		t.Errorf("standard output is %q; want %q", stdout.String(), want)

@@ -86,5 +86,5 @@ check "still no way back by accident" refuses 3 'it has run on its new disks' do
 check "back when told so" domuswitch revert --yes vm3
 check "the configuration is the previous one again" cmp /etc/xen/vm3.cfg /run/vm3.before
 check "the guest starts on its images" domuswitch start vm3
-check "and stops" domuswitch stop vm3
+check "and stops" domuswitch stop --config /etc/xen/vm3.cfg vm3
 lab_leftovers
