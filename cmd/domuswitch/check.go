@@ -59,7 +59,7 @@ func (k *checker) domainUnchanged(ctx context.Context) error {
 
 // source: a line that tells of another source tells of another disk.
 func (k *checker) source(_ context.Context, disk xlcfg.Disk, l mapping.Line) error {
-	if k.byHand || l.State != mapping.Copied || disk.Target == l.Source || disk.Target == l.Destination {
+	if k.byHand || l.State == mapping.Synced || disk.Target == l.Source || disk.Target == l.Destination {
 		return nil
 	}
 	a, errA := os.Stat(disk.Target)
@@ -154,7 +154,7 @@ func (k *checker) copy(_ context.Context, disk xlcfg.Disk, l mapping.Line) error
 		return fault.Hint(fault.Refuse("cannot switch disk %s of %s to %s: the copy on it is partial, and files are still missing", disk.VDev, k.d.name, l.Destination),
 			"stop %s, then copy the rest: imgconv --snapshot --final %s", k.d.name, k.d.name)
 	}
-	if !ok || l.State != mapping.Copied {
+	if !ok || l.State == mapping.Synced || disk.Target == l.Destination {
 		return nil
 	}
 	info, err := os.Stat(rec.Source)

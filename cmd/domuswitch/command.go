@@ -40,7 +40,7 @@ func newCommand() *command {
 func (c *command) tool() cli.Tool {
 	return cli.Tool{
 		Name: "domuswitch", Summary: "show, stop and start a Xen domain, and switch its disks from images to block devices",
-		Flags: c.flags, Deliberate: []string{"destroy", "overwrite", "yes"},
+		Flags: c.flags, Deliberate: []string{"destroy", "offline", "overwrite", "yes"},
 		Verbs: []cli.Verb{
 			{Name: "show", Args: "DOMAIN", Min: 1, Max: 1, Summary: "print the disks of a domain, as configured and as they run",
 				Flags: []string{"config", "offline", "xen-dir"}, Run: c.show},

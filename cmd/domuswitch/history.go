@@ -19,12 +19,14 @@ type history struct {
 // historyOf reads the journal for the configuration as it is now.
 func (d *domain) historyOf() history {
 	var h history
+	now := sum(d.file.Content)
 	ran := false // before the start that comes last
 	for _, r := range d.records {
 		switch r.Kind {
 		case journal.KindApplied:
 			var a journal.Replaced
-			if json.Unmarshal(r.Data, &a) == nil && a.Real == d.file.Real {
+			// An intent that was not carried out hides none that was.
+			if json.Unmarshal(r.Data, &a) == nil && a.Real == d.file.Real && (!h.found || h.applied.After != now || a.After == now) {
 				h = history{applied: a, found: true, ran: a.Running, booted: d.boot == "" || r.Boot != d.boot}
 			}
 		case journal.KindStarting:
@@ -33,7 +35,6 @@ func (d *domain) historyOf() history {
 			h.ran = ran
 		}
 	}
-	now := sum(d.file.Content)
 	h.reversible = h.found && now == h.applied.After
 	h.undone = h.found && now == h.applied.Before
 	return h

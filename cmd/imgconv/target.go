@@ -107,6 +107,15 @@ func checkDevice(from *unix.Stat_t, path string, size int64) error {
 	return nil
 }
 
+// lock takes a destination file for one run, and closes it when another has it.
+func lock(f *os.File, path string) error {
+	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
+		f.Close()
+		return fault.Refuse("cannot copy to %s: another run has it", path)
+	}
+	return nil
+}
+
 // openTarget opens, or creates, the destination for us alone.
 func openTarget(path string) (*target, error) {
 	info, err := os.Stat(path)
@@ -116,6 +125,9 @@ func openTarget(path string) (*target, error) {
 		if err != nil {
 			return nil, fault.Refuse("cannot create %s: %w", path, err)
 		}
+		if err := lock(f, path); err != nil {
+			return nil, err
+		}
 		return &target{f: f, made: true, empty: true}, nil
 	case err != nil:
 		return nil, fault.Refuse("cannot open %s: %w", path, err)
@@ -124,9 +136,8 @@ func openTarget(path string) (*target, error) {
 		if err != nil {
 			return nil, fault.Refuse("cannot open %s: %w", path, err)
 		}
-		if err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
-			f.Close()
-			return nil, fault.Refuse("cannot copy to %s: another run has it", path)
+		if err := lock(f, path); err != nil {
+			return nil, err
 		}
 		return &target{f: f, empty: info.Size() == 0}, nil
 	}

@@ -30,6 +30,9 @@ func (n Number) String() string { return fmt.Sprintf("%d:%d", n.Major, n.Minor) 
 // NumberOf makes a Number of st_dev or st_rdev.
 func NumberOf(dev uint64) Number { return Number{unix.Major(dev), unix.Minor(dev)} }
 
+// ErrNotCounted means that nobody knows whether a device was written to.
+var ErrNotCounted = errors.New("the kernel does not count its writes")
+
 // Device is a block device.
 type Device struct {
 	Path       string // as the user named it
@@ -86,18 +89,24 @@ func (d Device) kernelName() string {
 // origin, an array on its member.
 func (d Device) Holders() []string { return names(d.sysfs() + "/holders") }
 
-// Written is how many sectors of d were written since it exists in this boot: the
-// seventh field of its stat in sysfs (kernel documentation block/stat).
+// Written is how many sectors of d were written or discarded since it exists in
+// this boot: fields 7 and 14 of its stat in sysfs (kernel documentation
+// block/stat). The error is ErrNotCounted when the kernel was told not to count.
 func (d Device) Written() (int64, error) {
+	if b, err := os.ReadFile(d.sysfs() + "/queue/iostats"); err != nil || strings.TrimSpace(string(b)) != "1" {
+		return 0, ErrNotCounted
+	}
 	b, err := os.ReadFile(d.sysfs() + "/stat")
 	if err != nil {
 		return 0, fmt.Errorf("cannot read the counters of %s: %w", d.Path, err)
 	}
 	f := strings.Fields(string(b))
-	if len(f) < 7 {
-		return 0, fmt.Errorf("cannot read the counters of %s: %q", d.Path, b)
+	if len(f) < 14 {
+		return 0, ErrNotCounted // a kernel that does not tell of discards
 	}
-	return strconv.ParseInt(f[6], 10, 64)
+	written, err1 := strconv.ParseInt(f[6], 10, 64)
+	discarded, err2 := strconv.ParseInt(f[13], 10, 64)
+	return written + discarded, errors.Join(err1, err2)
 }
 
 func names(dir string) []string {

@@ -70,7 +70,8 @@ func (c *Conversion) before(ctx context.Context, d *Disk, dst *os.File, size int
 	if d.last == nil {
 		return nil, nil
 	}
-	if sums := c.loadDigests(d); sums != nil {
+	// Now that nobody else can write: still so?
+	if sums := c.loadDigests(d); sums != nil && d.unwritten(d.last.Written) {
 		return sums, nil
 	}
 	c.rep.Infof("%s: somebody may have written to %s since its last copy: reading all of it", d.VDev, d.Dest.LV.Spec())
@@ -94,6 +95,17 @@ func (c *Conversion) verify(ctx context.Context, d *Disk, pass blocksPass) error
 	if errors.As(err, &m) {
 		return fault.Hint(fault.With(fault.Mismatch, fmt.Errorf("cannot trust %s: %w", d.Dest.Path, err)),
 			"the volume or the disk below it does not keep what is written to it: check its hardware before anything else")
+	}
+	if err != nil {
+		return err
+	}
+	// Before dst is closed, and others can write again.
+	dev, err := blkdev.Stat(d.Dest.Path)
+	if err != nil {
+		return err
+	}
+	if d.Result.written, err = dev.Written(); errors.Is(err, blkdev.ErrNotCounted) {
+		d.Result.written, err = -1, nil
 	}
 	if err != nil {
 		return err

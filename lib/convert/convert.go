@@ -101,6 +101,7 @@ type Result struct {
 	Digest       string    `json:"digest,omitempty"`
 	modified     time.Time // of the image in the snapshot
 	seen         time.Time // when it was looked at there
+	written      int64     // the destination's counter when it was verified, -1: not counted
 }
 
 // Conversion is a checked conversion, ready to be planned.

@@ -134,14 +134,18 @@ func (c *Conversion) copyFiles(ctx context.Context, d *Disk, source string, dest
 	phase := c.rep.Phase("copy " + d.VDev)
 	stats, err := rsync.Copy(ctx, c.r, source, dest.Point, c.rsyncOptions(d), func(p rsync.Progress) { phase.Update(p.Checked, p.Found) })
 	phase.Done()
-	partial := errors.Is(err, rsync.ErrPartial) && c.Running && !c.o.Final
-	if err != nil && !partial {
+	unread := errors.Is(err, rsync.ErrPartial) && c.Running
+	if err != nil && !unread {
 		return err
 	}
 	d.Result.BytesRead, d.Result.BytesWritten = stats.TransferredBytes, stats.LiteralBytes
-	d.Result.Delta, d.Result.Partial, d.Result.Size = d.last != nil, partial, d.Info.Size
-	if partial {
+	d.Result.Delta, d.Result.Size = d.last != nil, d.Info.Size
+	// What a running guest has only in its journal yet is in no mount that leaves
+	// the journal alone: a copy of its files is never whole.
+	d.Result.Partial = c.Running
+	if unread {
 		c.rep.Infof("%s: some files of the running guest could not be read; a pass over the stopped guest gets them", d.VDev)
+		d.Result.seen = time.Time{} // nothing of this pass is known to be equal
 		return nil
 	}
 	// Unmounted and mounted again, what is read comes from the volume.
@@ -170,7 +174,7 @@ func (c *Conversion) checkFits(source, dest string) error {
 // of all files at the first copy, or of those changed since the last.
 func (c *Conversion) compareTrees(ctx context.Context, d *Disk, source, dest string) error {
 	o := treesum.Options{WholeSeconds: d.wholeSeconds}
-	if d.trusted && !c.o.VerifyAll {
+	if d.trusted && !d.last.Seen.IsZero() && !c.o.VerifyAll {
 		o.ContentsSince = d.last.Seen.Add(-clockMargin)
 	}
 	phase := c.rep.Phase("verify " + d.VDev)

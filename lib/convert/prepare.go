@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 
 	"golang.org/x/sys/unix"
 
@@ -121,6 +122,8 @@ func (c *Conversion) findDisks() error {
 // business.
 func (c *Conversion) addDisk(d xlcfg.Disk) (skipped string, err error) {
 	switch {
+	case !deviceName(d.VDev):
+		return "", fault.Refuse("cannot convert disk %q: no such virtual disk", d.VDev)
 	case d.CDROM:
 		return "a cdrom", nil
 	case d.Format == xlcfg.Empty || d.Target == "":
@@ -156,6 +159,13 @@ func (c *Conversion) addDisk(d xlcfg.Disk) (skipped string, err error) {
 	}
 	c.Disks = append(c.Disks, &Disk{VDev: d.VDev, Image: image, Format: format, Info: info})
 	return "", nil
+}
+
+// deviceName says whether vdev is a virtual disk that Xen knows; it becomes part
+// of file names.
+func deviceName(vdev string) bool {
+	_, ok := xlcfg.DevID(vdev)
+	return ok && !strings.ContainsRune(vdev, '/')
 }
 
 // findOrigin finds the volume whose file system holds the image.

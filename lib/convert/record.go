@@ -2,6 +2,8 @@ package convert
 
 import (
 	"encoding/json"
+	"errors"
+	"fmt"
 	"os"
 	"strings"
 
@@ -43,25 +45,32 @@ func remember(records []journal.Record, vdev, image string) past {
 }
 
 // judgePast decides how much of the past still counts, once the destination and
-// the method are known.
+// the method are known. Before the digests are used it is judged again, with the
+// destination open for us alone.
 //
 // A last copy counts when it went to the same volume in the same way: then this
 // pass is a delta. What that copy left in the volume is known, without reading
 // it, only when nobody can have written there since: the copy was committed (the
 // tag is off), and the kernel has counted no write to the volume since, which it
 // does only as long as it is up.
-func (c *Conversion) judgePast(d *Disk) error {
+func (c *Conversion) judgePast(d *Disk) {
 	last := d.past.copied
 	if last == nil || !d.Dest.Exists || !d.Dest.Ours || last.LVUUID != d.Dest.LV.UUID || Method(last.Method) != d.Method {
-		return nil
+		return
 	}
 	d.last = last
-	if last.Partial || last.SourceSize != d.Info.Size || d.Dest.LV.Tagged(lvm.TagIncomplete) || d.past.boot != journal.BootID() {
-		return nil
+	// A partial copy keeps the tag; any other loses it when it is committed.
+	if last.DiskSize != d.Info.Size || d.Dest.LV.Tagged(lvm.TagIncomplete) != last.Partial || d.past.boot != journal.BootID() {
+		return
 	}
-	written, err := d.Dest.Node.Written()
-	d.trusted = err == nil && written == last.Written
-	return err
+	d.trusted = d.unwritten(last.Written)
+}
+
+// unwritten says whether the destination was not written to since its counter
+// stood at before. Where the kernel does not count, nobody knows.
+func (d *Disk) unwritten(before int64) bool {
+	now, err := d.Dest.Node.Written()
+	return err == nil && now == before
 }
 
 // chosen is the data of a record about where d goes.
@@ -124,12 +133,21 @@ func (c *Conversion) record(d *Disk) error {
 	if err != nil {
 		return fault.With(fault.Failed, err)
 	}
+	d.Dest.Node = dev
 	written, err := dev.Written()
+	if errors.Is(err, blkdev.ErrNotCounted) {
+		written, err = -1, nil // no later pass will trust it
+	}
 	if err != nil {
 		return err
 	}
+	// By blocks, the counter was read while nobody else could write. By files,
+	// unmounting wrote to the volume since.
+	if d.Method == Blocks && written != d.Result.written {
+		return fmt.Errorf("cannot trust %s: somebody wrote to it after it was verified", d.Dest.Path)
+	}
 	data := journal.Copied{
-		Destination: d.chosen(), SourceSize: d.Info.Size, SourceModified: d.Result.modified.UnixNano(), Seen: d.Result.seen,
+		Destination: d.chosen(), SourceSize: d.Info.FileSize, DiskSize: d.Info.Size, SourceModified: d.Result.modified.UnixNano(), Seen: d.Result.seen,
 		Written: written, Partial: d.Result.Partial, BytesRead: d.Result.BytesRead, BytesWritten: d.Result.BytesWritten,
 	}
 	if d.Method == Blocks {

@@ -39,13 +39,23 @@ func (i *Info) content(disk io.ReaderAt) error {
 	return nil
 }
 
-// isBlank reports whether the first and the last MiB of the disk are zero,
-// where every filesystem, table and array keeps something.
+// isBlank reports whether the disk is zero wherever it is looked at: in its first
+// and last MiB, where every filesystem, table and array keeps something, and in
+// samples across the rest, because other data may lie anywhere.
 func isBlank(disk io.ReaderAt, size int64) (bool, error) {
-	const mib = 1 << 20
+	const mib, samples, sample = 1 << 20, 512, 64 << 10
+	zero := func(off, n int64) (bool, error) {
+		b, err := readAt(disk, off, int(min(n, size-off)))
+		return err == nil && len(bytes.TrimLeft(b, "\x00")) == 0, err
+	}
 	for _, off := range []int64{0, max(0, size-mib)} {
-		b, err := readAt(disk, off, int(min(mib, size)))
-		if err != nil || len(bytes.TrimLeft(b, "\x00")) != 0 {
+		if ok, err := zero(off, mib); !ok {
+			return false, err
+		}
+	}
+	step := max(size/samples/sample*sample, sample)
+	for off := int64(mib); off < size-mib; off += step {
+		if ok, err := zero(off, sample); !ok {
 			return false, err
 		}
 	}

@@ -41,7 +41,7 @@ type Kind string
 // The kinds of content.
 const (
 	Unknown    Kind = "unknown"         // nothing that is recognised
-	Blank      Kind = "blank"           // only zeros in the first and last MiB
+	Blank      Kind = "blank"           // only zeros in the first and last MiB and in samples between
 	Filesystem Kind = "filesystem"      // and other whole-disk uses: swap, LUKS, LVM, md
 	Table      Kind = "partition table" // see Info.Table
 )

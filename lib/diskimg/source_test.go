@@ -198,3 +198,26 @@ func TestBound(t *testing.T) {
 		t.Errorf("%d ranges, %d bytes lost", s.Len(), all.Subtract(s).Bytes())
 	}
 }
+
+// Data in the middle of a disk is data, even if both its ends are zero.
+func TestDataInTheMiddleIsNotBlank(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "middle")
+	f, err := os.Create(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	if err := f.Truncate(16 << 20); err != nil {
+		t.Fatal(err)
+	}
+	info, err := Probe(path)
+	if err != nil || info.Kind != Blank {
+		t.Errorf("a disk of zeros is %s, %v", info.Kind, err)
+	}
+	if _, err := f.WriteAt(bytes.Repeat([]byte{0xA5}, 1<<20), 4<<20); err != nil {
+		t.Fatal(err)
+	}
+	if info, err = Probe(path); err != nil || info.Kind != Unknown {
+		t.Errorf("a disk with data in the middle is %s, %v; want unknown", info.Kind, err)
+	}
+}

@@ -30,7 +30,8 @@ type Destination struct {
 // Copied is what a destination was equal to.
 type Copied struct {
 	Destination
-	SourceSize int64 `json:"source_size"` // bytes
+	SourceSize int64 `json:"source_size"` // of the image file, bytes
+	DiskSize   int64 `json:"disk_size"`   // of the disk in it; the same for raw images
 	// SourceModified is the image's modification time in the snapshot, in
 	// nanoseconds since 1970. An image that is younger has been written to since.
 	SourceModified int64     `json:"source_mtime_ns"`

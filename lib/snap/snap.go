@@ -72,6 +72,23 @@ func (q Request) Plan(ctx context.Context, r run.Runner) (step.Plan, lvm.LV, err
 		what += " with " + snap.COW.String() + " of COW space"
 	}
 	s := step.Command(r, what, lvm.Snapshot(o, q.Name, snap.COW, tags...), lvm.Remove(snap.Spec()))
+	create := s.Do
+	s.Do = func(ctx context.Context) error {
+		err := create(ctx)
+		if err == nil {
+			return nil
+		}
+		// lvcreate that was killed may have made it, and it would fill up.
+		ctx = context.WithoutCancel(ctx)
+		made, found, ferr := lvm.Find(ctx, r, o.VG, q.Name)
+		if ferr == nil && found && made.Tagged(lvm.TagSnapshot) {
+			_, ferr = r.Run(ctx, lvm.Remove(snap.Spec()))
+		}
+		if ferr != nil {
+			err = fault.Hint(fault.With(fault.Left, errors.Join(err, ferr)), "lvs %s; dmsetup info; %s", o.VG, lvm.Remove(snap.Spec()).Line())
+		}
+		return err
+	}
 	return step.Plan{s}, snap, nil
 }
 

@@ -12,6 +12,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 	"time"
 
@@ -156,7 +157,8 @@ func undo(ctx context.Context, rep Reporter, done Plan, success bool) error {
 		return nil
 	}
 	err := fault.With(fault.Left, &LeftError{left})
-	for _, l := range left {
+	// The hint added last is shown first, and what was done last goes first.
+	for _, l := range slices.Backward(left) {
 		if l.Line != "" {
 			err = fault.Hint(err, "%s", l.Line)
 		}

@@ -50,8 +50,8 @@ lvcreate -q -y -W n -n swap -L 256M vg0 && mkswap -q /dev/vg0/swap && swapon /de
 lvcreate -q -y -W n -n pv -L 256M vg0 && pvcreate -q --config 'devices/scan_lvs=1' /dev/vg0/pv
 lvcreate -q -y -W n -n used -L 256M vg0 && lab_domu vm5 phy:/dev/vg0/used,xvda,w
 lvcreate -q -y -W n -n stale -L 256M vg0 && dd if=/dev/urandom of=/dev/vg0/stale bs=1M count=8 status=none
-truncate -s 300M /srv/images/pv4k
-loop4k=$(losetup --find --show --sector-size 4096 /srv/images/pv4k)
+truncate -s 300M /root/pv4k
+loop4k=$(losetup --find --show --sector-size 4096 /root/pv4k)
 pvcreate -q "$loop4k" && vgcreate -q vg4k "$loop4k" && lvcreate -q -y -W n -n big -L 256M vg4k
 check "vm4 runs" lab_start vm4
 lab_wait_records vm4 10 120
