@@ -57,6 +57,9 @@ func TestParseStatus(t *testing.T) {
 			t.Errorf("parseStatus(%q) = %v; want ErrLost", in, err)
 		}
 	}
+	if _, err := parseStatus("0 1 linear 252:3 0"); !errors.Is(err, ErrNoSnapshot) {
+		t.Errorf("a linear device: %v", err)
+	}
 	for _, in := range []string{"", "0 1 linear", "0 1 snapshot", "0 1 snapshot a/b 1", "0 1 snapshot -1/8 1", "0 1 snapshot 1/0 1"} {
 		if u, err := parseStatus(in); err == nil || errors.Is(err, ErrLost) {
 			t.Errorf("parseStatus(%q) = %+v, %v; want an error that is not ErrLost", in, u, err)

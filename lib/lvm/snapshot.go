@@ -13,6 +13,10 @@ import (
 // origin held, and must not be read.
 var ErrLost = errors.New("the snapshot overflowed and is lost")
 
+// ErrNoSnapshot means that a device is no snapshot any more: lvremove makes a
+// plain volume of it before it removes it.
+var ErrNoSnapshot = errors.New("it is no snapshot")
+
 // Usage is how full a snapshot's COW space is, in bytes. A thin snapshot has
 // none: both are zero.
 type Usage struct {
@@ -51,7 +55,7 @@ func parseStatus(line string) (Usage, error) {
 	case f[2] == "thin":
 		return Usage{}, ErrLost
 	case f[2] != "snapshot" || len(f) < 4:
-		return Usage{}, fmt.Errorf("it is no snapshot but %q", strings.TrimSpace(line))
+		return Usage{}, fmt.Errorf("%w but %q", ErrNoSnapshot, strings.TrimSpace(line))
 	}
 	used, total, ok := strings.Cut(f[3], "/")
 	if !ok {

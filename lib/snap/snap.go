@@ -147,8 +147,8 @@ func Watch(ctx context.Context, r run.Runner, v lvm.LV, x Extension, seen func(l
 			return context.Cause(ctx)
 		case errors.Is(err, lvm.ErrLost):
 			return fmt.Errorf("cannot use snapshot %s: %w", v.Spec(), err)
-		case errors.Is(err, os.ErrNotExist):
-			return nil
+		case errors.Is(err, os.ErrNotExist), errors.Is(err, lvm.ErrNoSnapshot):
+			return nil // removed, or just being
 		case err != nil:
 			return err
 		}

@@ -73,13 +73,13 @@ check "and can be removed" lvsnap remove vg0/tiny
 
 echo "extend one in time"
 lvsnap create --quiet --size 16M --name grows vg0/images
-lvsnap watch --extend 64M --at 40 vg0/grows >/dev/null 2>&1 &
+lvsnap watch --extend 64M --at 40 vg0/grows >"$LAB_RESULT/grows" 2>&1 &
 grows=$!
 dd if=/dev/urandom of=/srv/images/big bs=1M count=10 oflag=direct conv=notrunc status=none
 extended() { [ "$(lvs --noheadings --units m --nosuffix -o lv_size vg0/grows | cut -d. -f1 | tr -d ' ')" -gt 60 ]; }
 wait_for 20 extended || fail "the snapshot was not extended"
 check "remove it" lvsnap remove vg0/grows
-wait "$grows" || fail "the watch of a removed snapshot failed"
+wait "$grows" || fail "the watch of a removed snapshot failed: $(cat "$LAB_RESULT/grows")"
 
 check "remove the thick one with all that stands on it" lvsnap remove vg0/images-snap
 wait "$watch" || fail "the watch of a removed snapshot failed: $(cat "$LAB_RESULT/watch")"
