@@ -111,6 +111,12 @@ func TestRemember(t *testing.T) {
 	if p.destination != "vg0/a" || p.method != Files || p.made != "u" || p.copied == nil || p.copied.Written != 7 {
 		t.Errorf("remember = %+v", p)
 	}
+	if !p.switched {
+		t.Error("the switch behind the copy is not seen")
+	}
+	if p := remember(append(all, records(t, journal.KindCopied, journal.Copied{Destination: chosen})...), "xvda", "/i"); p.switched {
+		t.Error("a switch before the last copy counts")
+	}
 	if p := remember(all, "xvdb", "/i"); p.destination != "" || p.copied != nil {
 		t.Errorf("another disk: %+v", p)
 	}
@@ -165,6 +171,28 @@ func TestTrust(t *testing.T) {
 		c.judgePast(d)
 		if (d.last != nil) != tt.delta || (c.loadDigests(d) != nil) != tt.trusted {
 			t.Errorf("%s: delta %v, digests used %v; want %v, %v", tt.name, d.last != nil, c.loadDigests(d) != nil, tt.delta, tt.trusted)
+		}
+	}
+}
+
+// A volume on which the domain may have run is newer than the image.
+func TestNewerVolumeIsNotOverwritten(t *testing.T) {
+	for _, tt := range []struct {
+		name    string
+		change  func(*Disk, *Options)
+		refused bool
+	}{
+		{"switched and written to", func(*Disk, *Options) {}, true},
+		{"switched, never written to", func(d *Disk, _ *Options) { d.trusted = true }, false},
+		{"never switched", func(d *Disk, _ *Options) { d.past.switched = false }, false},
+		{"half overwritten already", func(d *Disk, _ *Options) { d.Dest.LV.Tags = []string{lvm.TagIncomplete} }, false},
+		{"asked for", func(_ *Disk, o *Options) { o.Overwrite = true }, false},
+	} {
+		c := &Conversion{o: Options{Domain: "vm3"}}
+		d := &Disk{VDev: "xvda", last: &journal.Copied{}, past: past{switched: true}}
+		tt.change(d, &c.o)
+		if err := c.checkNewer(d); (fault.StatusOf(err) == fault.Refused) != tt.refused {
+			t.Errorf("%s: %v; refused: want %v", tt.name, err, tt.refused)
 		}
 	}
 }

@@ -45,6 +45,9 @@ func (c *Conversion) chooseMethod(d *Disk) error {
 		d.Method, d.Why = Blocks, "the destination is empty"
 	}
 	c.judgePast(d)
+	if err := c.checkNewer(d); err != nil {
+		return err
+	}
 	if d.Method == Files {
 		return c.checkFiles(d)
 	}

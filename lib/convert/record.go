@@ -21,6 +21,7 @@ type past struct {
 	made        string // LV UUID of the newest file system that we made, or took over
 	copied      *journal.Copied
 	boot        string // during which it was copied
+	switched    bool   // the configuration was switched to other disks since
 }
 
 // remember reads what the records say of a disk. Records about another image of
@@ -28,6 +29,9 @@ type past struct {
 func remember(records []journal.Record, vdev, image string) past {
 	var p past
 	for _, r := range records {
+		if r.Kind == journal.KindApplied {
+			p.switched = true
+		}
 		var c journal.Copied
 		if json.Unmarshal(r.Data, &c) != nil || c.VDev != vdev || c.Source != image {
 			continue
@@ -38,7 +42,7 @@ func remember(records []journal.Record, vdev, image string) past {
 		case journal.KindMade:
 			p.made = c.LVUUID
 		case journal.KindCopied:
-			p.copied, p.boot = &c, r.Boot
+			p.copied, p.boot, p.switched = &c, r.Boot, false
 		}
 	}
 	return p
@@ -64,6 +68,16 @@ func (c *Conversion) judgePast(d *Disk) {
 		return
 	}
 	d.trusted = d.unwritten(last.Written)
+}
+
+// checkNewer refuses to overwrite a volume that the domain may have run on since
+// the copy: then the volume is the newer one, not the image.
+func (c *Conversion) checkNewer(d *Disk) error {
+	if d.last == nil || !d.past.switched || d.trusted || d.Dest.LV.Tagged(lvm.TagIncomplete) || c.o.Overwrite {
+		return nil
+	}
+	return fault.Hint(fault.Refuse("cannot copy to %s: %s may have run on it since its last copy, and what it wrote there would be lost", d.Dest.LV.Spec(), c.o.Domain),
+		"if the image is the newer one: --overwrite")
 }
 
 // unwritten says whether the destination was not written to since its counter
