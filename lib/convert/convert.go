@@ -72,6 +72,7 @@ type Phase interface {
 type Disk struct {
 	VDev   string
 	Image  string // absolute, without links
+	inode  uint64
 	Format string // raw or qcow2
 	Info   diskimg.Info
 	Origin lvm.LV // the volume whose file system holds the image

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"syscall"
 	"time"
 
 	"xenlvm/lib/fault"
@@ -161,9 +162,12 @@ func (c *Conversion) planSnapshots(ctx context.Context, plan *step.Plan) ([]*sna
 
 func (c *Conversion) planCopy(ctx context.Context, s *snapshot, d *Disk) (step.Plan, error) {
 	look := step.Step{What: "look at " + d.Image + " in the snapshot", Do: func(context.Context) error {
-		info, err := os.Stat(s.image(d))
+		info, err := os.Lstat(s.image(d))
 		if err != nil {
 			return err
+		}
+		if st, ok := info.Sys().(*syscall.Stat_t); !ok || st.Ino != d.inode {
+			return fmt.Errorf("cannot copy %s: it was replaced by another file meanwhile", d.Image)
 		}
 		d.Result.modified, d.Result.seen = info.ModTime(), time.Now()
 		return nil

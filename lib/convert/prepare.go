@@ -157,7 +157,7 @@ func (c *Conversion) addDisk(d xlcfg.Disk) (skipped string, err error) {
 	if err := diskimg.CheckFormat(info, format); err != nil {
 		return "", fault.With(fault.Refused, err)
 	}
-	c.Disks = append(c.Disks, &Disk{VDev: d.VDev, Image: image, Format: format, Info: info})
+	c.Disks = append(c.Disks, &Disk{VDev: d.VDev, Image: image, inode: st.Ino, Format: format, Info: info})
 	return "", nil
 }
 
@@ -207,6 +207,10 @@ func (c *Conversion) checkOthers(ctx context.Context) error {
 		}
 		for _, l := range live {
 			for _, d := range c.Disks {
+				if dom.Name == c.o.Domain && xlcfg.SameDevice(l.VDev, d.VDev) && !runsOn(l, d.Image) {
+					return fault.Hint(fault.Refuse("cannot copy %s: the disk %s of domain %s, which runs, is something else (%s)", d.Image, l.VDev, dom.Name, l.Path),
+						"if the file was replaced while %s runs, its data is only in the file that it holds open: do not stop it", dom.Name)
+				}
 				if dom.Name != c.o.Domain && sameFile(l, d.Image) {
 					return fault.Refuse("cannot copy %s: domain %s has it as its disk %s", d.Image, dom.Name, l.VDev)
 				}
@@ -241,16 +245,30 @@ func sameFile(l xl.Disk, image string) bool {
 	if unix.Stat(l.Path, &b) == nil && a.Dev == b.Dev && a.Ino == b.Ino {
 		return true
 	}
-	if !l.HasDevice {
+	return l.HasDevice && loopOf(l, a)
+}
+
+// runsOn says whether a running domain's disk is the image as it is now: by the
+// file behind its loop device, where it has one, because a path may lead to
+// another file by now.
+func runsOn(l xl.Disk, image string) bool {
+	var st unix.Stat_t
+	if unix.Stat(image, &st) != nil {
 		return false
 	}
+	if l.HasDevice {
+		return loopOf(l, st)
+	}
+	return sameFile(l, image)
+}
+
+// loopOf says whether the device of a domain's disk is a loop device of the file.
+func loopOf(l xl.Disk, file unix.Stat_t) bool {
 	loops, err := loopdev.List(func(d loopdev.Device) bool {
-		return d.Dev == blkdev.NumberOf(a.Dev) && d.Ino == a.Ino
+		return d.Dev == blkdev.NumberOf(file.Dev) && d.Ino == file.Ino
 	})
-	if err != nil {
-		return false
-	}
-	return slices.ContainsFunc(loops, func(d *loopdev.Device) bool {
-		return unix.Stat(d.Path, &b) == nil && blkdev.NumberOf(b.Rdev) == blkdev.Number{Major: l.Major, Minor: l.Minor}
+	return err == nil && slices.ContainsFunc(loops, func(d *loopdev.Device) bool {
+		var st unix.Stat_t
+		return unix.Stat(d.Path, &st) == nil && blkdev.NumberOf(st.Rdev) == blkdev.Number{Major: l.Major, Minor: l.Minor}
 	})
 }
