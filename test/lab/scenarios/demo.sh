@@ -46,7 +46,8 @@ echo "image-to-lv --to vg0 vm3"
 status=0
 image-to-lv --to vg0 vm3 2> >(stamp) || status=$?
 ((status == 0)) || fail "image-to-lv ended with status $status"
-wait_for 5 test -n "$(at 'runs on its new disks')" || fail "the timeline is not complete"
+complete() { [ -n "$(at 'runs on its new disks')" ]; }
+wait_for 10 complete || fail "the timeline is not complete"
 
 before=$(lab_records vm3)
 lab_wait_records vm3 $((before + 50)) 180
