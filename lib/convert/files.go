@@ -38,7 +38,7 @@ func (c *Conversion) planFiles(ctx context.Context, s *snapshot, d *Disk) (step.
 		plan = append(plan, make...)
 		dest.Type = fsType(d.Info)
 	}
-	if err := c.findWholeSeconds(ctx, d); err != nil {
+	if err := c.compareFileSystems(ctx, d); err != nil {
 		return nil, err
 	}
 	dest.Data = mnt.ReadWrite(dest.Type)
@@ -105,10 +105,12 @@ func (c *Conversion) planMake(ctx context.Context, d *Disk) (step.Plan, error) {
 	}), nil
 }
 
-// findWholeSeconds finds out whether one of the two file systems stores no
-// fractions of a second: an ext with inodes of 128 bytes.
-func (c *Conversion) findWholeSeconds(ctx context.Context, d *Disk) error {
+// compareFileSystems finds out whether one of the two file systems stores no
+// fractions of a second (an ext with inodes of 128 bytes), and warns when the
+// guest could miss the UUID or label that it knows.
+func (c *Conversion) compareFileSystems(ctx context.Context, d *Disk) error {
 	devices := []string{d.Image}
+	var source mkfs.Description
 	if d.keepFS {
 		devices = append(devices, d.Dest.Path)
 	}
@@ -118,6 +120,11 @@ func (c *Conversion) findWholeSeconds(ctx context.Context, d *Disk) error {
 			return err
 		}
 		d.wholeSeconds = d.wholeSeconds || desc.InodeSize == 128
+		if dev == d.Dest.Path && (desc.UUID != source.UUID || desc.Label != source.Label) {
+			c.rep.Infof("%s: the file system on %s has another UUID or label than the image's (%s, %q): a guest that asks for them will not boot; tune2fs or xfs_admin sets them",
+				d.VDev, dev, source.UUID, source.Label)
+		}
+		source = desc
 	}
 	return nil
 }
