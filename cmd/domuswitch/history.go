@@ -2,8 +2,11 @@ package main
 
 import (
 	"encoding/json"
+	"maps"
 
+	"xenlvm/lib/blkdev"
 	"xenlvm/lib/journal"
+	"xenlvm/lib/mapping"
 )
 
 // history is what the journal says of the configuration.
@@ -36,8 +39,26 @@ func (d *domain) historyOf() history {
 		}
 	}
 	h.reversible = h.found && now == h.applied.After
+	if h.found && !h.booted && !maps.Equal(h.applied.Written, written(h.applied.Mappings)) {
+		h.ran = true // xl create by hand leaves no record, but the guest wrote
+	}
 	h.undone = h.found && now == h.applied.Before
 	return h
+}
+
+// written are the counters of the disks that lines lead to.
+func written(lines []mapping.Line) map[string]int64 {
+	sectors := map[string]int64{}
+	for _, l := range lines {
+		dev, err := blkdev.Stat(l.Destination)
+		if err != nil {
+			continue
+		}
+		if n, err := dev.Written(); err == nil {
+			sectors[l.Destination] = n
+		}
+	}
+	return sectors
 }
 
 // copyOf is imgconv's newest record of a copy of the disk vdev to one of the

@@ -70,7 +70,7 @@ func (r *replacement) keep(backup string, old []byte) error {
 		return fmt.Errorf("cannot keep the configuration of %s: %w", r.d.name, err)
 	}
 	err := r.d.journal.Append(r.kind, journal.Replaced{
-		Config: r.d.file.Path, Real: r.d.file.Real, Backup: r.backup, Before: sum(old), After: sum(r.content), Mappings: r.lines, Running: r.running,
+		Config: r.d.file.Path, Real: r.d.file.Real, Backup: r.backup, Before: sum(old), After: sum(r.content), Mappings: r.lines, Running: r.running, Written: written(r.lines),
 	})
 	if err != nil {
 		return errors.Join(err, os.Remove(backup))

@@ -55,4 +55,7 @@ type Replaced struct {
 	After    string         `json:"sha256_after"`
 	Mappings []mapping.Line `json:"mappings"`
 	Running  bool           `json:"running"` // the domain ran on the new disks already
+	// Written is how many sectors of each new disk had been written in that boot
+	// when it was switched to, for those of which the kernel counts that.
+	Written map[string]int64 `json:"sectors_written,omitempty"`
 }
