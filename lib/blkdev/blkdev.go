@@ -92,8 +92,10 @@ func (d Device) Holders() []string { return names(d.sysfs() + "/holders") }
 // Written is how many sectors of d were written or discarded since it exists in
 // this boot: fields 7 and 14 of its stat in sysfs (kernel documentation
 // block/stat). The error is ErrNotCounted when the kernel was told not to count.
+// Device-mapper of Linux 6.1 counts by itself, whatever its queue says.
 func (d Device) Written() (int64, error) {
-	if b, err := os.ReadFile(d.sysfs() + "/queue/iostats"); err != nil || strings.TrimSpace(string(b)) != "1" {
+	_, err := os.Stat(d.sysfs() + "/dm")
+	if b, rerr := os.ReadFile(d.sysfs() + "/queue/iostats"); err != nil && (rerr != nil || strings.TrimSpace(string(b)) != "1") {
 		return 0, ErrNotCounted
 	}
 	b, err := os.ReadFile(d.sysfs() + "/stat")

@@ -21,6 +21,8 @@ import (
 type blocksPass struct {
 	sums   *blockcopy.Digests
 	ranges *extent.Set // nil: all of the destination
+	wrote  bool
+	before int64 // the destination's counter of written sectors, before it wrote
 }
 
 // copyBlocks copies the image in the snapshot to the destination.
@@ -36,6 +38,10 @@ func (c *Conversion) copyBlocks(ctx context.Context, s *snapshot, d *Disk) (bloc
 	}
 	defer dst.Close()
 	before, err := c.before(ctx, d, dst, src.Size())
+	if err != nil {
+		return blocksPass{}, err
+	}
+	counter, err := counted(d)
 	if err != nil {
 		return blocksPass{}, err
 	}
@@ -57,7 +63,7 @@ func (c *Conversion) copyBlocks(ctx context.Context, s *snapshot, d *Disk) (bloc
 	}
 	d.Result.BytesRead, d.Result.BytesWritten, d.Result.BytesZeroed = stats.BytesRead, stats.BytesWritten, stats.BytesZeroed
 	d.Result.Delta, d.Result.Size = before != nil, stats.Size
-	pass := blocksPass{sums: sums}
+	pass := blocksPass{sums: sums, wrote: stats.BytesWritten+stats.BytesZeroed > 0, before: counter}
 	if before != nil && !c.o.VerifyAll {
 		pass.ranges = &stats.Written
 	}
@@ -100,17 +106,27 @@ func (c *Conversion) verify(ctx context.Context, d *Disk, pass blocksPass) error
 		return err
 	}
 	// Before dst is closed, and others can write again.
-	dev, err := blkdev.Stat(d.Dest.Path)
-	if err != nil {
+	if d.Result.written, err = counted(d); err != nil {
 		return err
 	}
-	if d.Result.written, err = dev.Written(); errors.Is(err, blkdev.ErrNotCounted) {
-		d.Result.written, err = -1, nil
-	}
-	if err != nil {
-		return err
+	if pass.wrote && d.Result.written == pass.before {
+		d.Result.written = -1 // our own writes were not counted: nor will others' be
 	}
 	return c.saveDigests(d, pass.sums)
+}
+
+// counted is the counter of sectors written to d's destination, -1 when the
+// kernel does not count.
+func counted(d *Disk) (int64, error) {
+	dev, err := blkdev.Stat(d.Dest.Path)
+	if err != nil {
+		return 0, fault.With(fault.Failed, err)
+	}
+	n, err := dev.Written()
+	if errors.Is(err, blkdev.ErrNotCounted) {
+		return -1, nil
+	}
+	return n, err
 }
 
 // watched does work that reads a snapshot, while the snapshot is looked at every

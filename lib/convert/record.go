@@ -2,12 +2,10 @@ package convert
 
 import (
 	"encoding/json"
-	"errors"
 	"fmt"
 	"os"
 	"strings"
 
-	"xenlvm/lib/blkdev"
 	"xenlvm/lib/blockcopy"
 	"xenlvm/lib/fault"
 	"xenlvm/lib/journal"
@@ -84,7 +82,7 @@ func (c *Conversion) checkNewer(d *Disk) error {
 // stood at before. Where the kernel does not count, nobody knows.
 func (d *Disk) unwritten(before int64) bool {
 	now, err := d.Dest.Node.Written()
-	return err == nil && now == before
+	return err == nil && before >= 0 && now == before
 }
 
 // chosen is the data of a record about where d goes.
@@ -143,22 +141,18 @@ func (c *Conversion) loadDigests(d *Disk) *blockcopy.Digests {
 
 // record writes down that the destination of d is equal to its source.
 func (c *Conversion) record(d *Disk) error {
-	dev, err := blkdev.Stat(d.Dest.Path)
-	if err != nil {
-		return fault.With(fault.Failed, err)
-	}
-	d.Dest.Node = dev
-	written, err := dev.Written()
-	if errors.Is(err, blkdev.ErrNotCounted) {
-		written, err = -1, nil // no later pass will trust it
-	}
+	written, err := counted(d)
 	if err != nil {
 		return err
 	}
 	// By blocks, the counter was read while nobody else could write. By files,
 	// unmounting wrote to the volume since.
-	if d.Method == Blocks && written != d.Result.written {
-		return fmt.Errorf("cannot trust %s: somebody wrote to it after it was verified", d.Dest.Path)
+	if d.Method == Blocks {
+		if d.Result.written < 0 {
+			written = -1
+		} else if written != d.Result.written {
+			return fmt.Errorf("cannot trust %s: somebody wrote to it after it was verified", d.Dest.Path)
+		}
 	}
 	data := journal.Copied{
 		Destination: d.chosen(), SourceSize: d.Info.FileSize, DiskSize: d.Info.Size, SourceModified: d.Result.modified.UnixNano(), Seen: d.Result.seen,
