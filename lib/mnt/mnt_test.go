@@ -1,6 +1,7 @@
 package mnt
 
 import (
+	"context"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -59,6 +60,7 @@ func TestRootMount(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
+			t.Cleanup(func() { _ = loop.Detach(context.Background()) }) // where the test did not
 			rw := Mount{Device: loop.Path, Point: filepath.Join(dir, "with blank"), Type: fsType, RW: true}
 			do(t, rw)
 			if err := os.WriteFile(filepath.Join(rw.Point, "file"), []byte("data"), 0o600); err != nil {
@@ -91,6 +93,7 @@ func TestRootMount(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
+			t.Cleanup(func() { _ = source.Detach(context.Background()) })
 			ro := Mount{Device: source.Path, Point: filepath.Join(dir, "source"), Type: fsType, Data: ReadOnly(fsType)}
 			do(t, ro)
 			if err := os.WriteFile(filepath.Join(ro.Point, "x"), nil, 0o600); err == nil {
