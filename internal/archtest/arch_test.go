@@ -1,5 +1,3 @@
-// Package archtest holds the house to its plan: ARCHITECTURE.md draws the
-// floors, this test checks that every import goes down.
 package archtest
 
 import (
