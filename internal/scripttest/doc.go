@@ -1,3 +1,4 @@
-// Package scripttest runs scripts/image-to-lv with programs that stand in for
-// ours, under every shell there is, and interrupts it everywhere. It is all tests.
+// Package scripttest runs scripts/image-to-lv under every shell that Debian has
+// as /bin/sh, with stand-ins for imgconv and domuswitch that fail, are
+// interrupted or hang up the terminal where a test says so.
 package scripttest
