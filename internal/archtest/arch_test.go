@@ -21,7 +21,7 @@ import (
 // from lower floors only.
 var floors = [][]string{
 	{"fault", "run"},
-	{"step", "units", "extent", "xlcfg", "mapping"},
+	{"step", "units", "extent", "xlcfg", "mapping", "directio"},
 	{"journal", "blkdev", "loopdev", "mnt", "lvm", "dm", "host", "diskimg", "rsync", "mkfs", "treesum", "xl", "atomicfile"},
 	{"blockcopy", "snap"},
 	{"convert"},

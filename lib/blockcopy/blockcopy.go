@@ -27,6 +27,7 @@ import (
 
 	"golang.org/x/time/rate"
 
+	"xenlvm/lib/directio"
 	"xenlvm/lib/extent"
 )
 
@@ -138,7 +139,7 @@ func newCopier(dst *os.File, src Source, o Options) (*copier, error) {
 	if err != nil {
 		return nil, fmt.Errorf("cannot find the data of source: %w", err)
 	}
-	c := &copier{src: src, o: o, before: o.Before, zero: alignedBuffer(chunkSize)}
+	c := &copier{src: src, o: o, before: o.Before, zero: directio.Buffer(chunkSize)}
 	c.stats.Size = size
 	if c.before == nil {
 		c.sums = newDigests(size, o.BlockSize)
@@ -217,7 +218,7 @@ func (p *pace) each(ctx context.Context, s extent.Set, do func(ctx context.Conte
 	var wg sync.WaitGroup
 	for range p.workers {
 		wg.Go(func() {
-			buf := alignedBuffer(chunkSize)
+			buf := directio.Buffer(chunkSize)
 			for r := range work {
 				err := p.wait(ctx, r.Len)
 				if err == nil {

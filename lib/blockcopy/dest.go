@@ -13,11 +13,11 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"xenlvm/lib/directio"
 	"xenlvm/lib/extent"
 )
 
-// align suits the O_DIRECT needs of every sector size in use.
-const align = 4096
+const align = directio.Align
 
 // zeroRequest bounds one request to the kernel for zeros: a cancelled copy
 // waits for the request under way.
@@ -62,7 +62,7 @@ func openDest(f *os.File, size int64, zero []byte) (*dest, error) {
 		}
 		d.size = size
 	}
-	d.direct = reopenDirect(f, os.O_WRONLY)
+	d.direct = directio.Reopen(f, os.O_WRONLY)
 	return d, nil
 }
 
@@ -87,17 +87,6 @@ func deviceSize(f *os.File) (size int64, block bool, err error) {
 		return size, true, err
 	}
 	return 0, false, fmt.Errorf("%s is neither a regular file nor a block device", f.Name())
-}
-
-// reopenDirect opens f's own inode again with O_DIRECT, nil if that cannot be.
-// The name in /proc leads to that inode even when the path does not any more.
-func reopenDirect(f *os.File, flag int) *os.File {
-	d, err := os.OpenFile(fmt.Sprintf("/proc/self/fd/%d", f.Fd()), flag|unix.O_DIRECT, 0)
-	runtime.KeepAlive(f)
-	if err != nil {
-		return nil
-	}
-	return d
 }
 
 func (d *dest) close() {
@@ -250,11 +239,4 @@ func zeroOut(f *os.File, off, length int64) error {
 		}
 		return nil
 	})
-}
-
-// alignedBuffer is n bytes that O_DIRECT accepts.
-func alignedBuffer(n int) []byte {
-	b := make([]byte, n+align)
-	skip := int(-uintptr(unsafe.Pointer(&b[0])) % align)
-	return b[skip : skip+n : skip+n]
 }

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"sync"
 
+	"xenlvm/lib/directio"
 	"xenlvm/lib/extent"
 )
 
@@ -23,7 +24,7 @@ func Differ(ctx context.Context, src Source, d *Digests, o Options) (extent.Set,
 	data = data.Align(block).Clip(d.size)
 	var mu sync.Mutex
 	var differ extent.Set
-	zero := alignedBuffer(chunkSize)
+	zero := directio.Buffer(chunkSize)
 	// Blocks outside the data are zeros without being read.
 	for r := range extent.Whole(d.size).Subtract(data).Chunks(block) {
 		if d.sums[r.Off/block] != (Sum{}) {

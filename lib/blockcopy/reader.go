@@ -8,6 +8,8 @@ import (
 	"sync"
 
 	"golang.org/x/sys/unix"
+
+	"xenlvm/lib/directio"
 )
 
 // reader reads a destination from the device: past the page cache where the
@@ -19,7 +21,7 @@ type reader struct {
 }
 
 func openReader(f *os.File) (*reader, error) {
-	r := &reader{f: f, direct: reopenDirect(f, os.O_RDONLY)}
+	r := &reader{f: f, direct: directio.Reopen(f, os.O_RDONLY)}
 	if r.direct == nil {
 		return r, dropCache(f)
 	}

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 
+	"xenlvm/lib/directio"
 	"xenlvm/lib/extent"
 )
 
@@ -40,7 +41,7 @@ func Verify(ctx context.Context, dst *os.File, d *Digests, ranges *extent.Set, o
 		return fmt.Errorf("cannot verify destination: %w", err)
 	}
 	defer r.close()
-	v := &verifier{r: r, d: d, zero: alignedBuffer(chunkSize), pace: newPace(o, look.Bytes())}
+	v := &verifier{r: r, d: d, zero: directio.Buffer(chunkSize), pace: newPace(o, look.Bytes())}
 	return v.pace.each(ctx, look, v.chunk)
 }
 

@@ -8,6 +8,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"xenlvm/lib/directio"
 	"xenlvm/lib/extent"
 )
 
@@ -67,7 +68,7 @@ func newSource(f *os.File, path, format string) (Source, error) {
 	if size%sector != 0 {
 		return nil, fmt.Errorf("cannot read %s: its size %d is not a multiple of %d bytes", path, size, sector)
 	}
-	return &rawSource{opened: o, size: size}, nil
+	return &rawSource{opened: o, size: size, direct: directio.Reopen(f, os.O_RDONLY)}, nil
 }
 
 // opened is the file under a source.
@@ -136,12 +137,30 @@ func (s *qcow2Source) Unchanged() error { return s.unchanged(true) }
 
 type rawSource struct {
 	opened
-	size int64
+	size   int64
+	direct *os.File // the same file past the page cache, nil if that is not to be had
 }
 
-func (s *rawSource) Size() int64                             { return s.size }
-func (s *rawSource) Unchanged() error                        { return s.unchanged(false) }
-func (s *rawSource) ReadAt(b []byte, off int64) (int, error) { return s.f.ReadAt(b, off) }
+func (s *rawSource) Size() int64      { return s.size }
+func (s *rawSource) Unchanged() error { return s.unchanged(false) }
+
+// ReadAt reads past the page cache what is aligned for that.
+func (s *rawSource) ReadAt(b []byte, off int64) (int, error) {
+	if s.direct != nil {
+		if n, err := s.direct.ReadAt(b, off); !errors.Is(err, unix.EINVAL) {
+			return n, err
+		}
+	}
+	return s.f.ReadAt(b, off)
+}
+
+// Close closes the image.
+func (s *rawSource) Close() error {
+	if s.direct != nil {
+		_ = s.direct.Close() // was only read
+	}
+	return s.opened.Close()
+}
 
 // Data asks the filesystem for the holes. What is written but has no place on
 // the disk yet was taken for a hole by more than one filesystem, so it is
