@@ -4,6 +4,7 @@ import (
 	"archive/tar"
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"os"
 	"os/exec"
@@ -292,5 +293,39 @@ func TestMachine(t *testing.T) {
 		if !slices.Contains(argv, want) {
 			t.Errorf("no %q in %q", want, argv)
 		}
+	}
+}
+
+// A machine that ends before its scenario begins is booted once more; one that
+// ends in its scenario, or twice, is not.
+func TestBootTwice(t *testing.T) {
+	for _, c := range []struct {
+		name, first, second string
+		boots               int
+		err                 string
+	}{
+		{"well", "echo '@lab@ ready'; echo '@lab@ done'; exec sleep 60", "exit 9", 1, "<nil>"},
+		{"panic at first", "echo 'Kernel panic'", "echo '@lab@ ready'; echo '@lab@ done'; exec sleep 60", 2, "<nil>"},
+		{"panic twice", "exit 3", "exit 4", 2, "it did not boot: QEMU ended: exit status 4"},
+		{"panic in the scenario", "echo '@lab@ ready'; sleep 0.1", "exit 9", 1, "the scenario did not end: QEMU ended: exit status 0"},
+		{"refused by its init", "echo '@lab@ fail no disk'; exec sleep 60", "exit 9", 1, "no disk"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			dir := t.TempDir()
+			qemu := "#!/bin/sh\necho >>" + dir + "/boots\nif [ $(wc -l <" + dir + "/boots) = 1 ]; then\n" + c.first + "\nelse\n" + c.second + "\nfi\n"
+			if err := os.WriteFile(filepath.Join(dir, "qemu-system-x86_64"), []byte(qemu), 0o755); err != nil {
+				t.Fatal(err)
+			}
+			t.Setenv("PATH", dir+":"+os.Getenv("PATH"))
+			l := &lab{stderr: io.Discard}
+			_, err := l.bootTwice(t.Context(), machine{image: image{dir: dir}}, io.Discard, options{}, 1, time.Minute)
+			if got := fmt.Sprint(err); got != c.err {
+				t.Errorf("error %v, want %q", err, c.err)
+			}
+			boots, err := os.ReadFile(filepath.Join(dir, "boots"))
+			if err != nil || len(boots) != c.boots {
+				t.Errorf("%d boots (%v), want %d", len(boots), err, c.boots)
+			}
+		})
 	}
 }

@@ -84,15 +84,9 @@ func (l *lab) perform(ctx context.Context, su suite, s scenario, args []string, 
 	}
 	defer unlock()
 	l.logf("booting %s for %s", res.Suite, s.name)
-	cons := newConsole(log, l.stderr, opt.verbose)
-	t, err := m.boot(ctx, cons, factor, limit)
-	err = errors.Join(err, cons.Close())
+	t, err := l.bootTwice(ctx, m, log, opt, factor, limit)
 	res.BootSeconds = seconds(t.ready)
 	if err != nil {
-		if ctx.Err() == nil && !opt.verbose {
-			fmt.Fprintf(l.stderr, "%s\n", cons.last())
-			l.logf("above: the last that the console said")
-		}
 		return err
 	}
 	res.Seconds = seconds(t.done - t.ready)
@@ -106,6 +100,30 @@ func (l *lab) perform(ctx context.Context, su suite, s scenario, args []string, 
 		l.logf("left behind:\n%s", res.leftoverText)
 	}
 	return nil
+}
+
+// bootTwice runs the machine, and once more if it did not get as far as its
+// scenario: an emulated machine misses an interrupt now and then, mostly while
+// its kernel calibrates a clock, and nothing of ours has run by then.
+func (l *lab) bootTwice(ctx context.Context, m machine, log io.Writer, opt options, factor float64, limit time.Duration) (times, error) {
+	t, err := l.boot(ctx, m, log, opt, factor, limit)
+	if errors.Is(err, errBoot) && ctx.Err() == nil {
+		l.logf("%v; trying once more", err)
+		t, err = l.boot(ctx, m, log, opt, factor, limit)
+	}
+	return t, err
+}
+
+// boot runs the machine, and shows the end of its console if that goes wrong.
+func (l *lab) boot(ctx context.Context, m machine, log io.Writer, opt options, factor float64, limit time.Duration) (times, error) {
+	cons := newConsole(log, l.stderr, opt.verbose)
+	t, err := m.boot(ctx, cons, factor, limit)
+	err = errors.Join(err, cons.Close())
+	if err != nil && ctx.Err() == nil && !opt.verbose {
+		fmt.Fprintf(l.stderr, "%s\n", cons.last())
+		l.logf("above: the last that the console said")
+	}
+	return t, err
 }
 
 // assemble makes a machine for a scenario, with everything it needs in tmp.
