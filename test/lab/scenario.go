@@ -136,7 +136,8 @@ func (s *scenario) ask(word string) error {
 	return nil
 }
 
-// list prints every scenario with the suites it is tested on and what it shows.
+// list prints every scenario with the suites it is tested on, the seconds it may
+// take and what it shows.
 func (l *lab) list(stdout io.Writer) error {
 	paths, err := filepath.Glob(filepath.Join(l.dir(), "scenarios", "*.sh"))
 	if err != nil {
@@ -148,7 +149,7 @@ func (l *lab) list(stdout io.Writer) error {
 		if err != nil {
 			return err
 		}
-		fmt.Fprintf(w, "%s\t%s\t%s\n", s.name, strings.Join(s.suites, ","), s.about)
+		fmt.Fprintf(w, "%s\t%s\t%.0f\t%s\n", s.name, strings.Join(s.suites, ","), s.limit.Seconds(), s.about)
 	}
 	return w.Flush()
 }
