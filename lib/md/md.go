@@ -1,0 +1,224 @@
+// Package md mirrors one block device onto another with the kernel's RAID1,
+// without a superblock: size and bytes of the first member stay what they are.
+//
+// An array is known by its first member, never by its number or a name in
+// /dev/md. What it does is read from sysfs (kernel documentation
+// admin-guide/md); mdadm builds it, changes its members and stops it.
+package md
+
+import (
+	"errors"
+	"fmt"
+	"math"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+
+	"xenlvm/lib/run"
+	"xenlvm/lib/units"
+)
+
+// Array is a running RAID1 of two.
+type Array struct {
+	Path string // /dev/md127
+	Size units.Bytes
+}
+
+// Member is one half of an array.
+type Member struct {
+	Node  string // /dev/loop1, /dev/dm-3
+	State string // in_sync, spare (being recovered), faulty, … as sysfs has it
+	Slot  int    // 0: the array was built on it; -1: it has no place any more
+}
+
+// InSync says whether the member is equal to the other one.
+func (m Member) InSync() bool { return m.has("in_sync") && !m.Faulty() }
+
+// Faulty says whether md gave the member up.
+func (m Member) Faulty() bool { return m.has("faulty") }
+
+func (m Member) has(flag string) bool { return slices.Contains(strings.Split(m.State, ","), flag) }
+
+// Status is what an array does.
+type Status struct {
+	Members    []Member    // by slot
+	Action     string      // idle, recover, check, frozen, …
+	Done       units.Bytes // of Total
+	Total      units.Bytes // 0 while nothing is under way
+	Speed      units.Bytes // a second
+	Mismatches int64       // sectors that the last check found different
+	ReadOnly   bool        // no recovery starts
+}
+
+// Synced says whether two members are in sync.
+func (s Status) Synced() bool {
+	n := 0
+	for _, m := range s.Members {
+		if m.InSync() {
+			n++
+		}
+	}
+	return n == 2
+}
+
+// Build makes an array of the device first and a missing second member, and names
+// it /dev/md/NAME.
+func Build(name, first string) run.Cmd {
+	// mdadm from 4.4 on asks about a bitmap where it is not told.
+	return change("--build", "/dev/md/"+name, "--run", "--bitmap=none", "--level=1", "--raid-devices=2", first, "missing")
+}
+
+// ReadWrite ends the state in which Debian starts arrays: read-only until the
+// first write, and without recovery.
+func (a Array) ReadWrite() run.Cmd { return change("--readwrite", a.Path) }
+
+// Add adds a second member, which md fills from the first.
+func (a Array) Add(device string) run.Cmd { return change("--manage", a.Path, "--add", device) }
+
+// Drop takes the member at node, which may be in use, out of the array.
+func (a Array) Drop(node string) run.Cmd {
+	return change("--manage", a.Path, "--fail", node, "--remove", node)
+}
+
+// Stop ends the array. It fails while anybody has the array open.
+func (a Array) Stop() run.Cmd { return change("--stop", a.Path) }
+
+func change(args ...string) run.Cmd {
+	return run.Cmd{Name: "mdadm", Args: args, Effect: run.Change}
+}
+
+// Over is the array that is built on the block device called kernelName (loop1).
+// The boolean is false when there is none.
+func Over(kernelName string) (Array, bool, error) {
+	holders, err := filepath.Glob("/sys/block/" + kernelName + "/holders/md*")
+	if err != nil || len(holders) == 0 {
+		return Array{}, false, err
+	}
+	a := Array{Path: "/dev/" + filepath.Base(holders[0])}
+	level, err := a.read("level")
+	if err == nil && level != "raid1" {
+		err = fmt.Errorf("it is %s, not raid1", level)
+	}
+	if err != nil {
+		return Array{}, false, fmt.Errorf("cannot use the array %s over %s: %w", a.Path, kernelName, err)
+	}
+	b, err := os.ReadFile(a.block("size"))
+	if err != nil {
+		return Array{}, false, fmt.Errorf("cannot read the size of %s: %w", a.Path, err)
+	}
+	sectors, err := strconv.ParseInt(strings.TrimSpace(string(b)), 10, 64)
+	a.Size = units.Bytes(sectors) * units.Sector
+	return a, err == nil, err
+}
+
+// block is a file of the array in sysfs, attribute one of md's own.
+func (a Array) block(name string) string     { return "/sys/block/" + filepath.Base(a.Path) + "/" + name }
+func (a Array) attribute(name string) string { return a.block("md/" + name) }
+
+func (a Array) read(name string) (string, error) {
+	b, err := os.ReadFile(a.attribute(name))
+	return strings.TrimSpace(string(b)), err
+}
+
+// Status asks the kernel. The error is os.ErrNotExist when the array is gone.
+func (a Array) Status() (Status, error) {
+	s, err := a.status()
+	if err != nil {
+		return Status{}, fmt.Errorf("cannot read the state of %s: %w", a.Path, err)
+	}
+	return s, nil
+}
+
+func (a Array) status() (s Status, err error) {
+	if s.Action, err = a.read("sync_action"); err != nil {
+		return s, err
+	}
+	state, err := a.read("array_state")
+	if err != nil {
+		return s, err
+	}
+	s.ReadOnly = state == "read-auto" || state == "readonly"
+	completed, err := a.read("sync_completed")
+	if err != nil {
+		return s, err
+	}
+	if done, total, ok := strings.Cut(completed, " / "); ok {
+		d, err1 := strconv.ParseInt(done, 10, 64)
+		t, err2 := strconv.ParseInt(total, 10, 64)
+		if err := errors.Join(err1, err2); err != nil {
+			return s, err
+		}
+		s.Done, s.Total = units.Bytes(d)*units.Sector, units.Bytes(t)*units.Sector
+	}
+	if speed, err := a.read("sync_speed"); err == nil && speed != "none" {
+		kib, _ := strconv.ParseInt(speed, 10, 64) // for people only
+		s.Speed = units.Bytes(kib) << 10
+	}
+	mismatches, err := a.read("mismatch_cnt")
+	if err != nil {
+		return s, err
+	}
+	if s.Mismatches, err = strconv.ParseInt(mismatches, 10, 64); err != nil {
+		return s, err
+	}
+	s.Members, err = a.members()
+	return s, err
+}
+
+func (a Array) members() ([]Member, error) {
+	dirs, err := filepath.Glob(a.attribute("dev-*"))
+	if err != nil {
+		return nil, err
+	}
+	var members []Member
+	for _, dir := range dirs {
+		m := Member{Node: "/dev/" + strings.TrimPrefix(filepath.Base(dir), "dev-"), Slot: -1}
+		state, err := os.ReadFile(dir + "/state")
+		slot, err2 := os.ReadFile(dir + "/slot")
+		if errors.Is(errors.Join(err, err2), os.ErrNotExist) {
+			continue // removed meanwhile
+		}
+		if err := errors.Join(err, err2); err != nil {
+			return nil, err
+		}
+		m.State = strings.TrimSpace(string(state))
+		if n, err := strconv.Atoi(strings.TrimSpace(string(slot))); err == nil {
+			m.Slot = n
+		}
+		members = append(members, m)
+	}
+	slices.SortFunc(members, func(a, b Member) int { return order(a) - order(b) })
+	return members, nil
+}
+
+// order sorts members without a place behind the others.
+func order(m Member) int {
+	if m.Slot < 0 {
+		return math.MaxInt32
+	}
+	return m.Slot
+}
+
+// Limit bounds recovery and checks to perSecond bytes; 0 lifts the bound, which
+// by default is 200 MB/s.
+func (a Array) Limit(perSecond units.Bytes) error {
+	kib := int64(perSecond >> 10)
+	if perSecond == 0 {
+		kib = 100 << 20
+	}
+	low := min(kib, 1000) // what md takes although the guest is busy, its default
+	return errors.Join(a.write("sync_speed_min", fmt.Sprint(max(low, 1))), a.write("sync_speed_max", fmt.Sprint(max(kib, 1))))
+}
+
+// Check starts comparing the members; Status tells when it has ended and what it
+// found.
+func (a Array) Check() error { return a.write("sync_action", "check") }
+
+func (a Array) write(name, value string) error {
+	if err := os.WriteFile(a.attribute(name), []byte(value), 0); err != nil {
+		return fmt.Errorf("cannot set %s of %s to %s: %w", name, a.Path, value, err)
+	}
+	return nil
+}
