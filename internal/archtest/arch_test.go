@@ -22,7 +22,7 @@ import (
 var floors = [][]string{
 	{"fault", "run"},
 	{"step", "units", "extent", "xlcfg", "mapping", "directio"},
-	{"journal", "blkdev", "loopdev", "mnt", "lvm", "dm", "host", "diskimg", "rsync", "mkfs", "treesum", "xl", "atomicfile", "md"},
+	{"journal", "blkdev", "loopdev", "mnt", "lvm", "dm", "host", "diskimg", "rsync", "mkfs", "treesum", "xl", "atomicfile", "md", "qmp"},
 	{"blockcopy", "snap"},
 	{"convert"},
 	{"cli"},
