@@ -188,8 +188,8 @@ func TestProgress(t *testing.T) {
 	if st.BytesRead != last.Read || st.BytesWritten != last.Written || st.BytesZeroed != last.Zeroed || st.Elapsed <= 0 {
 		t.Errorf("%+v", st)
 	}
-	if sums.Size() != src.Size() || sums.BlockSize() != 65536 {
-		t.Errorf("digests of %d bytes in %d", sums.Size(), sums.BlockSize())
+	if sums.size != src.Size() || sums.block != 65536 {
+		t.Errorf("digests of %d bytes in %d", sums.size, sums.block)
 	}
 }
 

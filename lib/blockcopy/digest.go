@@ -80,12 +80,6 @@ func newDigests(size int64, block int) *Digests {
 	}
 }
 
-// BlockSize is the number of bytes under one digest.
-func (d *Digests) BlockSize() int { return d.block }
-
-// Size is the number of bytes described.
-func (d *Digests) Size() int64 { return d.size }
-
 // sum digests one block; zero is a buffer of zeros at least as long.
 func (d *Digests) sum(b, zero []byte) Sum {
 	if bytes.Equal(b, zero[:len(b)]) {

@@ -28,7 +28,7 @@ func TestDigestFile(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if !bytes.Equal(marshal(t, again), file) || again.Size() != d.Size() || again.BlockSize() != 4096 {
+	if !bytes.Equal(marshal(t, again), file) || again.size != d.size || again.block != 4096 {
 		t.Error("not the same after a round trip")
 	}
 	// It serves a delta as the original does.

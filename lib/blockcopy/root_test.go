@@ -158,7 +158,7 @@ func TestNoSpace(t *testing.T) {
 	}
 	defer f.Close()
 	_, sums, err := Copy(context.Background(), f, all(noise(4<<20, 1)), Options{})
-	if !errors.Is(err, unix.ENOSPC) || !strings.HasPrefix(err.Error(), "cannot write destination at ") || sums != nil {
+	if !errors.Is(err, unix.ENOSPC) || !strings.HasPrefix(err.Error(), "cannot write destination at ") || !strings.Contains(err.Error(), f.Name()) || sums != nil {
 		t.Error(err)
 	}
 }

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 
+	"xenlvm/lib/diskimg"
 	"xenlvm/lib/extent"
 )
 
@@ -33,9 +34,15 @@ func Scan(ctx context.Context, dst *os.File, size int64, o Options) (*Digests, e
 	defer r.close()
 	d := newDigests(size, o.BlockSize)
 	d.restUnknown = true
+	// Holes are known to be zero, which is what digests begin as.
+	data, err := diskimg.DataOf(dst, size)
+	if err != nil {
+		return nil, fmt.Errorf("cannot scan destination: %w", err)
+	}
+	data = data.Align(int64(d.block)).Clip(size)
 	zero := make([]byte, chunkSize)
-	p := newPace(o, size)
-	err = p.each(ctx, extent.Whole(size), func(_ context.Context, buf []byte, at extent.Range) error {
+	p := newPace(o, data.Bytes())
+	err = p.each(ctx, data, func(_ context.Context, buf []byte, at extent.Range) error {
 		buf = buf[:at.Len]
 		if err := r.read(buf, at.Off); err != nil {
 			return err

@@ -2,12 +2,18 @@ package blockcopy
 
 import (
 	"bytes"
+	"context"
+	"errors"
+	"fmt"
 	"io"
 	"math/rand/v2"
 	"os"
 	"path/filepath"
 	"testing"
 
+	"golang.org/x/sys/unix"
+
+	"xenlvm/lib/diskimg"
 	"xenlvm/lib/extent"
 )
 
@@ -15,6 +21,42 @@ import (
 type flat struct{ *bytes.Reader }
 
 func (m flat) Data() (extent.Set, error) { return extent.Whole(m.Reader.Size()), nil }
+
+// TestVerifyReadsNoHoles: the holes of a huge file cost nothing, and one in the
+// place of data is a difference.
+func TestVerifyReadsNoHoles(t *testing.T) {
+	data := noise(3<<20, 1)
+	dst := scratch(t, nil)
+	if err := dst.Truncate(1 << 40); err != nil {
+		t.Fatal(err)
+	}
+	_, sums, err := Copy(t.Context(), dst, flat{bytes.NewReader(data)}, Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if whole, err := diskimg.DataOf(dst, 1<<40); err != nil || whole.Bytes() > 4<<20 {
+		t.Skipf("this filesystem does not report holes (%v)", err)
+	}
+	verify := func() error {
+		ctx, cancel := context.WithCancelCause(t.Context())
+		defer cancel(nil)
+		return Verify(ctx, dst, sums, nil, Options{Progress: func(p Progress) {
+			if p.Total > 4<<20 {
+				cancel(fmt.Errorf("%d bytes are to be read", p.Total))
+			}
+		}})
+	}
+	if err := verify(); err != nil {
+		t.Fatal(err)
+	}
+	if err := unix.Fallocate(int(dst.Fd()), unix.FALLOC_FL_PUNCH_HOLE|unix.FALLOC_FL_KEEP_SIZE, 1<<20, 1<<20); err != nil {
+		t.Fatal(err)
+	}
+	var m *MismatchError
+	if err := verify(); !errors.As(err, &m) || m.Offset != 1<<20 || m.Got != (Sum{}) {
+		t.Errorf("a hole in the place of data: %v", err)
+	}
+}
 
 // TestScanServesAsBefore changes one block of a source whose destination nobody
 // remembers: after a scan, one block is written.

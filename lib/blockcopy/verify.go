@@ -7,6 +7,7 @@ import (
 	"os"
 
 	"xenlvm/lib/directio"
+	"xenlvm/lib/diskimg"
 	"xenlvm/lib/extent"
 )
 
@@ -22,8 +23,9 @@ func (e *MismatchError) Error() string {
 
 // Verify reads dst from the device, not from the page cache, and compares it
 // with the digests d of its source: the blocks that ranges touch, or all of
-// dst if ranges is nil. What lies after the end of the source must be zero. If
-// blocks differ the error is a *MismatchError for one of them.
+// dst if ranges is nil. What lies after the end of the source must be zero. The
+// holes of a file are zeros without being read. If blocks differ the error is a
+// *MismatchError for one of them.
 func Verify(ctx context.Context, dst *os.File, d *Digests, ranges *extent.Set, o Options) error {
 	size, _, err := deviceSize(dst)
 	if err != nil {
@@ -36,13 +38,33 @@ func Verify(ctx context.Context, dst *os.File, d *Digests, ranges *extent.Set, o
 	if ranges != nil {
 		look = ranges.Align(int64(d.block)).Clip(size)
 	}
+	data, err := diskimg.DataOf(dst, size)
+	if err != nil {
+		return fmt.Errorf("cannot verify destination: %w", err)
+	}
+	data = data.Align(int64(d.block)).Intersect(look)
+	if err := d.zeroIn(look.Subtract(data)); err != nil {
+		return err
+	}
 	r, err := openReader(dst)
 	if err != nil {
 		return fmt.Errorf("cannot verify destination: %w", err)
 	}
 	defer r.close()
-	v := &verifier{r: r, d: d, zero: directio.Buffer(chunkSize), pace: newPace(o, look.Bytes())}
-	return v.pace.each(ctx, look, v.chunk)
+	v := &verifier{r: r, d: d, zero: directio.Buffer(chunkSize), pace: newPace(o, data.Bytes())}
+	return v.pace.each(ctx, data, v.chunk)
+}
+
+// zeroIn is a *MismatchError where holes, which are whole blocks, should hold
+// data.
+func (d *Digests) zeroIn(holes extent.Set) error {
+	block := int64(d.block)
+	for r := range holes.Clip(d.size).Chunks(block) {
+		if want := d.sums[r.Off/block]; want != (Sum{}) {
+			return &MismatchError{Offset: r.Off, Length: r.Len, Want: want}
+		}
+	}
+	return nil
 }
 
 type verifier struct {

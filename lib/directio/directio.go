@@ -21,12 +21,12 @@ const Align = 4096
 // path does not any more. A file system may still answer EINVAL to a request
 // that does not suit it.
 func Reopen(f *os.File, flag int) *os.File {
-	d, err := os.OpenFile(fmt.Sprintf("/proc/self/fd/%d", f.Fd()), flag|unix.O_DIRECT, 0)
+	fd, err := unix.Open(fmt.Sprintf("/proc/self/fd/%d", f.Fd()), flag|unix.O_DIRECT|unix.O_CLOEXEC, 0)
 	runtime.KeepAlive(f)
 	if err != nil {
 		return nil
 	}
-	return d
+	return os.NewFile(uintptr(fd), f.Name()) // the name that its errors say
 }
 
 // Buffer is n aligned bytes.

@@ -20,9 +20,9 @@ type Source interface {
 	Size() int64
 	// Data is the ranges that may hold other bytes than zero.
 	Data() (extent.Set, error)
-	// Unchanged reports whether the path still leads to what was opened, and
-	// of the same size; for qcow2 also whether it was written to. A copy
-	// during which it changed is worth nothing.
+	// Unchanged reports whether the path still leads to what was opened, of
+	// the same size, and whether a file was written to. A copy during which it
+	// changed is worth nothing.
 	Unchanged() error
 }
 
@@ -142,7 +142,7 @@ type rawSource struct {
 }
 
 func (s *rawSource) Size() int64      { return s.size }
-func (s *rawSource) Unchanged() error { return s.unchanged(false) }
+func (s *rawSource) Unchanged() error { return s.unchanged(s.id.rdev == 0) }
 
 // ReadAt reads past the page cache what is aligned for that.
 func (s *rawSource) ReadAt(b []byte, off int64) (int, error) {
@@ -162,50 +162,10 @@ func (s *rawSource) Close() error {
 	return s.opened.Close()
 }
 
-// Data asks the filesystem for the holes. What is written but has no place on
-// the disk yet was taken for a hole by more than one filesystem, so it is
-// written out first. Block devices, and filesystems that cannot tell, are all
-// data.
+// Data asks the filesystem for the holes.
 func (s *rawSource) Data() (extent.Set, error) {
-	fd := int(s.f.Fd())
 	if s.id.rdev != 0 {
 		return extent.Whole(s.size), nil
 	}
-	if err := unix.Fdatasync(fd); err != nil && !errors.Is(err, unix.EINVAL) && !errors.Is(err, unix.EROFS) {
-		return extent.Set{}, fmt.Errorf("cannot read %s: %w", s.path, err)
-	}
-	var set extent.Set
-	for off := int64(0); off < s.size; {
-		data, err := unix.Seek(fd, off, unix.SEEK_DATA)
-		if errors.Is(err, unix.ENXIO) {
-			break // only a hole is left
-		}
-		hole := s.size
-		if err == nil {
-			hole, err = unix.Seek(fd, data, unix.SEEK_HOLE)
-		}
-		if errors.Is(err, unix.EINVAL) || errors.Is(err, unix.EOPNOTSUPP) {
-			return extent.Whole(s.size), nil
-		}
-		if err != nil {
-			return extent.Set{}, fmt.Errorf("cannot find the holes of %s: %w", s.path, err)
-		}
-		data, hole = min(data, s.size), min(hole, s.size)
-		set = bound(set, data, hole-data)
-		off = hole
-	}
-	return set, nil
-}
-
-// maxRanges bounds a data map to 4 MiB of memory.
-const maxRanges = 1 << 18
-
-// bound adds a range at the end of s, and when there are too many forgets the
-// smallest holes: reading zeros costs time, never correctness.
-func bound(s extent.Set, off, n int64) extent.Set {
-	s.Add(off, n)
-	for gap := int64(64 << 10); s.Len() > maxRanges; gap *= 2 {
-		s = s.Close(gap)
-	}
-	return s
+	return DataOf(s.f, s.size)
 }

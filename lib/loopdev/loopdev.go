@@ -7,6 +7,7 @@
 package loopdev
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -25,7 +26,8 @@ import (
 // Options of Attach.
 type Options struct {
 	ReadOnly bool
-	Direct   bool // direct I/O on the file, where its file system can
+	Direct   bool   // direct I/O on the file, where its file system can
+	Label    string // tells ours from others' of the same file; at most 63 bytes. Empty: the file's name
 }
 
 // Device is an attached loop device.
@@ -34,6 +36,9 @@ type Device struct {
 	File string // the file behind it, as the kernel names it
 	Dev  blkdev.Number
 	Ino  uint64
+
+	Label    string // as Attach was given it
+	ReadOnly bool   // nobody writes to the file through it
 }
 
 // tries bounds how often another process may take the free device first.
@@ -72,7 +77,7 @@ func attach(ctx context.Context, file string, o Options) (*Device, error) {
 			return nil, err
 		}
 		path := fmt.Sprintf("/dev/loop%d", n)
-		err = configure(path, back, flags)
+		err = configure(path, back, flags, cmp.Or(o.Label, back.Name()))
 		if err == nil {
 			return status(path)
 		}
@@ -90,14 +95,14 @@ func attach(ctx context.Context, file string, o Options) (*Device, error) {
 	return nil, errors.New("no loop device became free")
 }
 
-func configure(path string, back *os.File, flags uint32) error {
+func configure(path string, back *os.File, flags uint32, label string) error {
 	dev, err := os.OpenFile(path, os.O_RDWR, 0)
 	if err != nil {
 		return err
 	}
 	defer dev.Close()
 	config := unix.LoopConfig{Fd: uint32(back.Fd()), Info: unix.LoopInfo64{Flags: flags}}
-	copy(config.Info.File_name[:len(config.Info.File_name)-1], back.Name())
+	copy(config.Info.File_name[:len(config.Info.File_name)-1], label)
 	return unix.IoctlLoopConfigure(int(dev.Fd()), &config)
 }
 
@@ -112,7 +117,7 @@ func status(path string) (*Device, error) {
 	if err != nil {
 		return nil, err
 	}
-	d := &Device{Path: path, Dev: blkdev.NumberOf(info.Device), Ino: info.Inode}
+	d := &Device{Path: path, Dev: blkdev.NumberOf(info.Device), Ino: info.Inode, Label: unix.ByteSliceToString(info.File_name[:]), ReadOnly: info.Flags&unix.LO_FLAGS_READ_ONLY != 0}
 	if b, err := os.ReadFile("/sys/block/" + filepath.Base(path) + "/loop/backing_file"); err == nil {
 		d.File = strings.TrimSuffix(string(b), "\n")
 	}
@@ -166,6 +171,14 @@ func (d *Device) Detach(ctx context.Context) error {
 		case <-time.After(20 * time.Millisecond):
 		}
 	}
+}
+
+// DetachLater has the kernel detach d as soon as nobody has it open any more.
+func (d *Device) DetachLater() error {
+	if err := d.clear(); err != nil && !errors.Is(err, unix.ENXIO) {
+		return fmt.Errorf("cannot detach %s from %s: %w", d.File, d.Path, err)
+	}
+	return nil
 }
 
 func (d *Device) clear() error {

@@ -5,6 +5,7 @@ import (
 	"path/filepath"
 	"sync"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -49,7 +50,7 @@ func TestRootAttachAndDetach(t *testing.T) {
 	if err := unix.Stat(file, &st); err != nil {
 		t.Fatal(err)
 	}
-	if d.File != file || d.Ino != st.Ino || d.Dev != blkdev.NumberOf(st.Dev) {
+	if d.File != file || d.Ino != st.Ino || d.Dev != blkdev.NumberOf(st.Dev) || !d.ReadOnly {
 		t.Errorf("attached %+v; want %s, inode %d on %s", d, file, st.Ino, blkdev.NumberOf(st.Dev))
 	}
 	ro, err := os.ReadFile("/sys/block/" + filepath.Base(d.Path) + "/ro")
@@ -74,7 +75,10 @@ func TestRootAttachAndDetach(t *testing.T) {
 // A device number that was given to another file in between is not ours.
 func TestRootDetachLeavesStrangers(t *testing.T) {
 	needRoot(t)
-	d := attachTest(t, image(t, "stranger.img"), Options{})
+	d := attachTest(t, image(t, "stranger.img"), Options{Label: "ours"})
+	if d.ReadOnly || d.Label != "ours" {
+		t.Errorf("attached %+v; want it writable, with the label ours", d)
+	}
 	ours := *d
 	ours.Ino++
 	if err := ours.Detach(t.Context()); err != nil {
@@ -130,4 +134,29 @@ func TestAttachRefusesALink(t *testing.T) {
 		_ = d.Detach(t.Context())
 		t.Error("a symbolic link was followed")
 	}
+}
+
+// A device that is in use is detached by the kernel when its last user goes.
+func TestRootDetachLater(t *testing.T) {
+	needRoot(t)
+	d := attachTest(t, image(t, "later.img"), Options{})
+	f, err := os.Open(d.Path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	if err := d.DetachLater(); err != nil {
+		t.Fatal(err)
+	}
+	if now, err := status(d.Path); err != nil || now.Ino != d.Ino {
+		t.Errorf("in use: %+v, %v", now, err)
+	}
+	f.Close()
+	for range 100 {
+		if now, err := status(d.Path); err != nil || now.Ino != d.Ino {
+			return
+		}
+		time.Sleep(20 * time.Millisecond)
+	}
+	t.Error("it stayed attached")
 }

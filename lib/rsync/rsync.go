@@ -42,8 +42,6 @@ import (
 
 // Options of a copy; the zero value copies at full speed.
 type Options struct {
-	// Idle gives the guests' I/O precedence: I/O class idle, lowest CPU priority.
-	Idle bool
 	// BytesPerSecond limits the rate; 0: no limit.
 	BytesPerSecond int64
 	// WholeSeconds says that one of the filesystems stores no fractions of a
@@ -67,12 +65,7 @@ func Command(src, dst string, o Options) run.Cmd {
 		args = append(args, "--bwlimit="+strconv.FormatInt(max(1, o.BytesPerSecond/1024), 10))
 	}
 	args = append(args, "--", tree(src), tree(dst))
-	c := run.Cmd{Name: "rsync", Args: args, Effect: run.Change, Interruptible: true}
-	if o.Idle {
-		c.Args = append([]string{"-c", "3", "nice", "-n", "19", c.Name}, c.Args...)
-		c.Name = "ionice"
-	}
-	return c
+	return run.Cmd{Name: "rsync", Args: args, Effect: run.Change, Interruptible: true}
 }
 
 // tree is path with a slash at its end: the directory's contents and its own

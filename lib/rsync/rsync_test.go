@@ -44,9 +44,6 @@ func TestCommand(t *testing.T) {
 	if c := Command("/a", "/b", Options{BytesPerSecond: 100}); !slices.Contains(c.Args, "--bwlimit=1") {
 		t.Errorf("%s has no limit", c.Line())
 	}
-	if got := Command("/a", "/b", Options{Idle: true}).Line(); !strings.HasPrefix(got, "ionice -c 3 nice -n 19 rsync -") {
-		t.Errorf("at idle priority: %s", got)
-	}
 	for in, want := range map[string]string{"/": "/", "host:x": "./host:x/", "-a": "./-a/", "/a:b//": "/a:b/"} {
 		if got := tree(in); got != want {
 			t.Errorf("tree(%q) = %q; want %q", in, got, want)
@@ -120,7 +117,7 @@ func TestCopyBetweenFilesystems(t *testing.T) {
 			must(t, err)
 			must(t, mkfs.Fits(used, room))
 
-			if s := copyAndCompare(t, src, dst, Options{Idle: true}); s.Transferred == 0 || s.LiteralBytes > 72*mib {
+			if s := copyAndCompare(t, src, dst, Options{}); s.Transferred == 0 || s.LiteralBytes > 72*mib {
 				t.Errorf("the first pass did %+v", s)
 			}
 			if after, err := mkfs.SpaceOf(dst); err != nil || after.Used-room.Used > 8*mib {

@@ -17,20 +17,17 @@
 package treesum
 
 import (
-	"context"
 	"encoding/binary"
 	"encoding/hex"
-	"errors"
 	"fmt"
 	"hash"
-	"io"
 	"io/fs"
 	"time"
 
 	"github.com/zeebo/xxh3"
 )
 
-// Options of Sum and Compare; the zero value reads the contents of all files.
+// Options of Compare; the zero value reads the contents of all files.
 type Options struct {
 	// ContentsSince limits the files whose contents are read to those that were
 	// changed (ctime) at or after that moment, in either tree: after a delta
@@ -158,38 +155,6 @@ func (e *entry) mtime(o Options) time.Time {
 		return e.modified.Truncate(time.Second)
 	}
 	return e.modified
-}
-
-// Sum walks the tree at root. Two trees with the same digest, taken with the
-// same Options, have the same entries; ContentsSince goes by the change times of
-// this tree alone.
-func Sum(ctx context.Context, root string, o Options) (Summary, error) {
-	t, err := open(root)
-	if err != nil {
-		return Summary{}, err
-	}
-	defer t.close()
-	for {
-		if ctx.Err() != nil {
-			return Summary{}, context.Cause(ctx)
-		}
-		e, err := t.next()
-		if errors.Is(err, io.EOF) {
-			return t.summary(), nil
-		}
-		if err != nil {
-			return Summary{}, err
-		}
-		if e.kind() == 0 && e.link == "" && !e.changed.Before(o.ContentsSince) {
-			if e.contents, err = t.readContents(ctx, e); err != nil {
-				return Summary{}, err
-			}
-		}
-		t.add(e, o)
-		if o.Progress != nil {
-			o.Progress(t.sum.Entries(), t.reader.read)
-		}
-	}
 }
 
 // Difference is one thing in which two trees differ.

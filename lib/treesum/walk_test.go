@@ -38,13 +38,10 @@ func TestLostAndFound(t *testing.T) {
 func TestCancelled(t *testing.T) {
 	ctx, cancel := context.WithCancelCause(t.Context())
 	cancel(fault.ErrInterrupted)
-	if _, err := Sum(ctx, t.TempDir(), Options{}); !errors.Is(err, fault.ErrInterrupted) {
-		t.Errorf("Sum: %v", err)
-	}
 	if _, err := Compare(ctx, t.TempDir(), t.TempDir(), Options{}); !errors.Is(err, fault.ErrInterrupted) {
 		t.Errorf("Compare: %v", err)
 	}
-	if _, err := Sum(t.Context(), t.TempDir()+"/missing", Options{}); !errors.Is(err, unix.ENOENT) {
+	if _, err := Compare(t.Context(), t.TempDir()+"/missing", t.TempDir(), Options{}); !errors.Is(err, unix.ENOENT) {
 		t.Errorf("a missing root gave %v", err)
 	}
 }
@@ -97,8 +94,7 @@ func TestDeeperThanPathMax(t *testing.T) {
 		fd = next
 	}
 	must(t, unix.Close(fd))
-	s, err := Sum(t.Context(), root, Options{})
-	must(t, err)
+	s := compare(t, root, root, Options{}).Source
 	if s.Directories != depth+1 {
 		t.Errorf("%d directories; want %d", s.Directories, depth+1)
 	}
@@ -111,8 +107,7 @@ func TestMountsAreNotEntered(t *testing.T) {
 	must(t, unix.Mount("none", root+"/m", "tmpfs", 0, ""))
 	t.Cleanup(func() { must(t, unix.Unmount(root+"/m", 0)) })
 	must(t, os.WriteFile(root+"/m/inside", nil, 0o644))
-	s, err := Sum(t.Context(), root, Options{})
-	must(t, err)
+	s := compare(t, root, root, Options{}).Source
 	if s.Mounts != 1 || s.Files != 0 || s.Directories != 2 {
 		t.Errorf("%+v; want the mount counted and not entered", s)
 	}
