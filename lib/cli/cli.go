@@ -73,12 +73,16 @@ func Main(t Tool) int {
 	return int(t.Exec(ctx, e, os.Args[1:]))
 }
 
-// signals makes a context that the first SIGINT, SIGTERM or SIGHUP ends, so that
-// everything gets undone. The second one ends the process: undoing may hang.
+// signals makes a context that the first SIGINT, SIGTERM, SIGHUP or SIGQUIT ends,
+// so that everything gets undone. The second one ends the process: undoing may
+// hang.
 func signals(name string) (context.Context, func()) {
 	ctx, cancel := context.WithCancelCause(context.Background())
 	c := make(chan os.Signal, 2)
-	signal.Notify(c, syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP)
+	signal.Notify(c, syscall.SIGINT, syscall.SIGTERM, syscall.SIGQUIT)
+	if !signal.Ignored(syscall.SIGHUP) { // nohup
+		signal.Notify(c, syscall.SIGHUP)
+	}
 	// A reader of our output that went away, or a limit on file sizes, must not
 	// kill us half-way: the write's error is reported, and everything undone.
 	signal.Ignore(syscall.SIGPIPE, syscall.SIGXFSZ)
@@ -86,9 +90,14 @@ func signals(name string) (context.Context, func()) {
 		if s, ok := <-c; ok {
 			fmt.Fprintf(os.Stderr, "%s: %v: undoing; a second signal ends at once and may leave things behind\n", name, s)
 			cancel(fault.ErrInterrupted)
-			// A terminal that goes away sends two SIGHUPs: no second wish.
-			signal.Ignore(syscall.SIGHUP)
-			signal.Reset(syscall.SIGINT, syscall.SIGTERM)
+		}
+		for s := range c {
+			// A terminal that goes away sends two SIGHUPs: no second wish. The
+			// defaults are not waited for: a signal that comes while they are
+			// put back is lost, and a shell's background job may ignore it.
+			if s != syscall.SIGHUP {
+				_ = syscall.Kill(os.Getpid(), syscall.SIGKILL)
+			}
 		}
 	}()
 	return ctx, func() { signal.Stop(c); close(c) }
@@ -130,7 +139,7 @@ func (t Tool) exec(ctx context.Context, e *Env, args []string) error {
 		return err
 	}
 	if e.Runner == nil {
-		e.Runner = run.Host{Log: e.logCommand}
+		e.Runner = run.Host{Log: e.logCommand, Slow: e.logSlow}
 	}
 	return verb.Run(ctx, e, rest)
 }
@@ -139,6 +148,11 @@ func (e *Env) logCommand(c run.Cmd, took time.Duration, err error) {
 	if e.Verbose {
 		e.Printf("ran %s (%s)", c.Line(), took.Round(time.Millisecond))
 	}
+}
+
+// logSlow says what a program waits for that seems to hang.
+func (e *Env) logSlow(c run.Cmd) {
+	e.Printf("still waiting for %s, which must not be stopped half-way; two interrupts end %s and leave it to itself: when it has ended, run the same command again", c.Line(), e.Tool)
 }
 
 // Printf writes one message line to standard error. Control characters are
@@ -173,6 +187,15 @@ func (e *Env) Emit(v any) error {
 	out := json.NewEncoder(e.Stdout)
 	out.SetEscapeHTML(false)
 	return out.Encode(v)
+}
+
+// Delivered gives err, which printing the result of finished work returned, its
+// status and hint: the work is not undone. In a dry run there is no work.
+func (e *Env) Delivered(err error) error {
+	if err == nil || e.DryRun {
+		return err
+	}
+	return fault.Hint(fault.With(fault.Left, fmt.Errorf("done, but the result cannot be printed: %w", err)), "run it again: it does what is left to do, and prints the result")
 }
 
 // Apply prints the plan in a dry run, and runs it otherwise. With --json a dry

@@ -176,6 +176,19 @@ func TestApply(t *testing.T) {
 	}
 }
 
+func TestUndeliveredResult(t *testing.T) {
+	full := errors.New("no space left on device")
+	for dry, want := range map[bool]fault.Status{false: fault.Left, true: fault.Failed} {
+		e := &Env{DryRun: dry}
+		if err := e.Delivered(full); fault.StatusOf(err) != want || !errors.Is(err, full) {
+			t.Errorf("dry run %v: %v, status %d; want %d", dry, err, fault.StatusOf(err), want)
+		}
+		if err := e.Delivered(nil); err != nil {
+			t.Errorf("dry run %v: %v", dry, err)
+		}
+	}
+}
+
 type fullWriter struct{}
 
 func (fullWriter) Write([]byte) (int, error) { return 0, errors.New("no space left on device") }

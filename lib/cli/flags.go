@@ -51,7 +51,11 @@ func (t Tool) parse(e *Env, args, environ []string) (*Verb, []string, error) {
 	}
 	onLine := set(fs)
 	e.onLine = onLine
-	if err := ff.Parse(fs, nil, t.behind(environ)...); err != nil {
+	options, err := t.behind(environ)
+	if err != nil {
+		return nil, nil, err
+	}
+	if err := ff.Parse(fs, nil, options...); err != nil {
 		return nil, nil, usageOf(err)
 	}
 	for name := range set(fs) {
@@ -75,7 +79,7 @@ func (t Tool) parse(e *Env, args, environ []string) (*Verb, []string, error) {
 }
 
 // behind are the sources of flags behind the command line.
-func (t Tool) behind(environ []string) []ff.Option {
+func (t Tool) behind(environ []string) ([]ff.Option, error) {
 	prefix := strings.ToUpper(t.Name)
 	options := []ff.Option{ff.WithEnvVarPrefix(prefix), ff.WithConfigFileParser(ff.PlainParser)}
 	file := confDir + "/" + t.Name + ".conf"
@@ -85,10 +89,16 @@ func (t Tool) behind(environ []string) []ff.Option {
 			file, named = v, true
 		}
 	}
-	if _, err := os.Stat(file); err == nil || named {
-		options = append(options, ff.WithConfigFile(file))
+	info, err := os.Stat(file)
+	switch {
+	case errors.Is(err, os.ErrNotExist) && !named:
+		return options, nil
+	case err != nil:
+		return nil, fault.BadUsage("cannot read the configuration file: %w", err)
+	case !info.Mode().IsRegular(): // a FIFO would be waited for
+		return nil, fault.BadUsage("cannot read the configuration file %s: it is not a regular file", file)
 	}
-	return options
+	return append(options, ff.WithConfigFile(file)), nil
 }
 
 // permute parses flags that stand before, between or behind the positionals,

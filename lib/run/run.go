@@ -10,6 +10,7 @@ package run
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -130,9 +131,16 @@ const stderrKept = 4096
 // grace is what an interruptible command gets between SIGTERM and SIGKILL.
 const grace = 10 * time.Second
 
-// Host runs commands on this machine. Log, when set, is told of each.
+// slowAfter is when a user wants to know what we wait for.
+const slowAfter = 30 * time.Second
+
+// Host runs commands on this machine. Log, when set, is told of each; Slow of one
+// that an interrupt does not stop when it has run for SlowAfter.
 type Host struct {
-	Log func(c Cmd, took time.Duration, err error)
+	Log  func(c Cmd, took time.Duration, err error)
+	Slow func(c Cmd)
+
+	SlowAfter time.Duration // 0: half a minute
 }
 
 // Run runs c to its end. A query stops with the context; a change that is not
@@ -177,6 +185,8 @@ func (h Host) run(ctx context.Context, c Cmd) (Result, error) {
 		cmd.SysProcAttr.Pdeathsig = syscall.SIGTERM
 		runtime.LockOSThread()
 		defer runtime.UnlockOSThread()
+	} else if h.Slow != nil {
+		defer time.AfterFunc(cmp.Or(h.SlowAfter, slowAfter), func() { h.Slow(c) }).Stop()
 	}
 	err = cmd.Run()
 	res := Result{Stdout: stdout.Bytes(), Stderr: stderr.buf, Code: cmd.ProcessState.ExitCode()}

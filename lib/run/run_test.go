@@ -3,6 +3,7 @@ package run
 import (
 	"context"
 	"errors"
+	"os"
 	"os/exec"
 	"strings"
 	"testing"
@@ -89,6 +90,30 @@ func TestOnlyTheInterruptibleStops(t *testing.T) {
 		}
 		if _, err := (Host{}).Run(ctx, tt.cmd); !errors.Is(err, fault.ErrInterrupted) {
 			t.Errorf("%s: started after the end of the context: %v", tt.name, err)
+		}
+	}
+}
+
+// A change that may hang is told of, and only such a one. It runs until Slow
+// closes its pipe.
+func TestSlow(t *testing.T) {
+	r, w, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.Close()
+	told := make(chan string, 1)
+	h := Host{SlowAfter: time.Nanosecond, Slow: func(c Cmd) { told <- c.Line(); w.Close() }}
+	if _, err := h.Run(t.Context(), Cmd{Name: "cat", Stdin: r, Effect: Change}); err != nil {
+		t.Fatal(err)
+	}
+	if got := <-told; got != "cat" {
+		t.Errorf("told of %q; want cat", got)
+	}
+	h.Slow = func(c Cmd) { t.Errorf("told of %s", c.Line()) }
+	for _, c := range []Cmd{{Name: "true"}, {Name: "true", Effect: Change, Interruptible: true}} {
+		if _, err := h.Run(t.Context(), c); err != nil {
+			t.Error(err)
 		}
 	}
 }

@@ -102,7 +102,9 @@ func (e *LeftError) Error() string {
 }
 
 // undoLimit bounds the undoing of one step: it must end even where a device hangs.
-const undoLimit = 2 * time.Minute
+// Unmounting writes back what was cached, and lvremove may discard: long enough
+// for these.
+const undoLimit = 10 * time.Minute
 
 // Run runs the plan. A nil Reporter reports nowhere.
 func (p Plan) Run(ctx context.Context, rep Reporter) error {
@@ -146,12 +148,10 @@ func undo(ctx context.Context, rep Reporter, done Plan, success bool) error {
 		if s.Undo == nil || success && !s.Temporary {
 			continue
 		}
-		limited, cancel := context.WithTimeout(ctx, undoLimit)
-		inverse := Step{What: "undo: " + s.What, Do: s.Undo}
-		if err := doStep(limited, rep, inverse, i+1, len(done)); err != nil {
+		inverse := Step{What: "undo: " + s.What, Do: func(ctx context.Context) error { return limited(ctx, s.Undo) }}
+		if err := doStep(ctx, rep, inverse, i+1, len(done)); err != nil {
 			left = append(left, Leftover{What: s.What, Line: s.UndoLine, Err: err})
 		}
-		cancel()
 	}
 	if left == nil {
 		return nil
@@ -164,4 +164,19 @@ func undo(ctx context.Context, rep Reporter, done Plan, success bool) error {
 		}
 	}
 	return err
+}
+
+// limited undoes until undoLimit. What hangs then is left to itself, never killed:
+// an lvremove stopped half-way is worse than one that comes to its end late.
+func limited(ctx context.Context, undo func(context.Context) error) error {
+	ctx, cancel := context.WithTimeout(ctx, undoLimit)
+	defer cancel()
+	done := make(chan error, 1)
+	go func() { done <- undo(ctx) }()
+	select {
+	case err := <-done:
+		return err
+	case <-ctx.Done():
+		return fmt.Errorf("it hangs: not finished after %s, and left to itself", undoLimit)
+	}
 }

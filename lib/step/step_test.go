@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"xenlvm/lib/fault"
@@ -68,6 +69,27 @@ func TestRunUndoesNewestFirst(t *testing.T) {
 			t.Errorf("%s: hints %q; want %q", tt.name, got, tt.hints)
 		}
 	}
+}
+
+// One that hangs does not keep the others from being undone. Time is synctest's.
+func TestAnUndoThatHangs(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var trace []string
+		p := plan(3, &trace, 2, -1)
+		p[1].Undo = func(context.Context) error { time.Sleep(24 * time.Hour); return nil }
+		began := time.Now()
+		err := p.Run(t.Context(), nil)
+		if took := time.Since(began); took != undoLimit {
+			t.Errorf("it took %s; want %s", took, undoLimit)
+		}
+		if got, want := strings.Join(trace, ","), "do 0,do 1,do 2,undo 0"; got != want {
+			t.Errorf("ran %s; want %s", got, want)
+		}
+		if fault.StatusOf(err) != fault.Left || !strings.Contains(err.Error(), "cannot undo: s1: it hangs") || !slices.Equal(fault.Hints(err), []string{"undo 1"}) {
+			t.Errorf("%v, hints %q; want what hangs, and its command", err, fault.Hints(err))
+		}
+		time.Sleep(24 * time.Hour) // until it is over
+	})
 }
 
 func TestARefusalInTheMiddleIsAFailure(t *testing.T) {
