@@ -42,19 +42,10 @@ func (c *command) apply(ctx context.Context, e *cli.Env, args []string) error {
 	if c.config != "" && len(asked) > 1 {
 		return fault.BadUsage("--config names the configuration of one domain, and there are %d", len(asked))
 	}
-	if !c.offline {
-		if err := c.needXen("apply"); err != nil {
-			return err
-		}
-	}
 	out := result{DryRun: e.DryRun, Disks: []mapping.Line{}}
 	var plan step.Plan
 	for _, r := range asked {
-		d, err := c.open(r.domain)
-		if err != nil {
-			return err
-		}
-		release, err := d.take(e)
+		d, release, err := c.begin(e, "apply", r.domain)
 		if err != nil {
 			return err
 		}
@@ -116,7 +107,7 @@ func (c *command) change(ctx context.Context, e *cli.Env, d *domain, r request) 
 	if c.offline {
 		return change, nil
 	}
-	check := checker{c: c, e: e, d: d, byHand: r.byHand, edited: edited}
+	check := checker{c: c, e: e, d: d, byHand: r.byHand}
 	if err := check.all(ctx, r.lines); err != nil {
 		return nil, err
 	}

@@ -3,14 +3,18 @@ package main
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io/fs"
 	"os"
 
+	"xenlvm/lib/blkdev"
 	"xenlvm/lib/cli"
 	"xenlvm/lib/diskimg"
 	"xenlvm/lib/fault"
+	"xenlvm/lib/journal"
 	"xenlvm/lib/lvm"
 	"xenlvm/lib/mapping"
+	"xenlvm/lib/run"
 	"xenlvm/lib/units"
 	"xenlvm/lib/xl"
 	"xenlvm/lib/xlcfg"
@@ -22,8 +26,18 @@ type checker struct {
 	e      *cli.Env
 	d      *domain
 	byHand bool
-	edited *xlcfg.File
 	now    present
+	uses   []xl.Use // of all domains
+}
+
+// move is one disk on its way to another device.
+type move struct {
+	line   mapping.Line
+	disk   xlcfg.Disk // as configured
+	dev    blkdev.Device
+	lv     lvm.LV          // that dev is, if it is one
+	copied *journal.Copied // the newest record of the copy of this disk onto this device, nil for none
+	has    bool            // the domain runs on dev already
 }
 
 func (k *checker) all(ctx context.Context, lines []mapping.Line) error {
@@ -31,15 +45,42 @@ func (k *checker) all(ctx context.Context, lines []mapping.Line) error {
 	if k.now, err = look(ctx, k.e.Runner, k.d.name); err != nil {
 		return err
 	}
+	if k.uses, err = xl.Uses(ctx, k.e.Runner); err != nil {
+		return err
+	}
 	for _, l := range lines {
-		disk, err := k.d.cfg.Disk(l.VDev)
-		if err != nil {
-			return refused(err)
-		}
-		for _, check := range []func(context.Context, xlcfg.Disk, mapping.Line) error{k.source, k.destination, k.copy, k.running} {
-			if err := check(ctx, disk, l); err != nil {
+		m := &move{line: l}
+		for _, check := range []func(context.Context, *move) error{k.find, k.source, k.destination, k.others, k.copy, k.running, k.idle} {
+			if err := check(ctx, m); err != nil {
 				return err
 			}
+		}
+	}
+	return nil
+}
+
+// find completes m.
+func (k *checker) find(ctx context.Context, m *move) error {
+	var err error
+	if m.disk, err = k.d.cfg.Disk(m.line.VDev); err != nil {
+		return refused(err)
+	}
+	if m.dev, err = k.c.stat(m.line.Destination); err != nil {
+		return refused(err)
+	}
+	if m.lv, err = volume(ctx, k.e.Runner, m.dev); err != nil {
+		return err
+	}
+	m.copied = k.d.copyOf(m.disk, func(c journal.Copied) bool {
+		return c.LVUUID == m.lv.UUID && k.c.same(c.Destination.Destination, m.line.Destination)
+	})
+	if live, ok := k.now.liveDisk(m.disk.VDev); ok {
+		m.has = k.c.runs(live, m.line.Destination)
+		// mdmirror puts a device of its own on top of a disk that is in sync.
+		top := m.dev
+		top.Number.Major, top.Number.Minor = live.Major, live.Minor
+		if live.HasDevice && m.line.State == mapping.Synced && top.DependsOn(m.dev.Number) {
+			m.has = true
 		}
 	}
 	return nil
@@ -58,64 +99,75 @@ func (k *checker) domainUnchanged(ctx context.Context) error {
 }
 
 // source: a line that tells of another source tells of another disk.
-func (k *checker) source(_ context.Context, disk xlcfg.Disk, l mapping.Line) error {
-	if k.byHand || l.State == mapping.Synced || disk.Target == l.Source || disk.Target == l.Destination {
+func (k *checker) source(_ context.Context, m *move) error {
+	if k.byHand || m.line.State == mapping.Synced || m.disk.Target == m.line.Destination || sameFile(m.disk.Target, m.line.Source) {
 		return nil
 	}
-	a, errA := os.Stat(disk.Target)
-	b, errB := os.Stat(l.Source)
-	if errA == nil && errB == nil && os.SameFile(a, b) {
-		return nil
-	}
-	return fault.Refuse("cannot switch disk %s of %s: it is %s, but what was copied is %s", disk.VDev, k.d.name, disk.Target, l.Source)
+	return fault.Refuse("cannot switch disk %s of %s: it is %s, but what was copied is %s", m.disk.VDev, k.d.name, m.disk.Target, m.line.Source)
 }
 
-// destination: a block device, complete, large enough, and nobody else's.
-func (k *checker) destination(ctx context.Context, disk xlcfg.Disk, l mapping.Line) error {
-	dev, err := k.c.stat(l.Destination)
-	if err != nil {
-		return refused(err)
+// sameFile says whether two paths are one file, or the same path.
+func sameFile(a, b string) bool {
+	if a == b {
+		return true
 	}
+	infoA, errA := os.Stat(a)
+	infoB, errB := os.Stat(b)
+	return errA == nil && errB == nil && os.SameFile(infoA, infoB)
+}
+
+// destination: not another disk of the domain, complete, and large enough.
+func (k *checker) destination(_ context.Context, m *move) error {
 	for _, other := range k.d.disks {
-		if od, err := k.c.stat(other.Target); other.VDev != disk.VDev && err == nil && od.Number == dev.Number {
-			return fault.Refuse("cannot switch disk %s of %s to %s: that is its disk %s", disk.VDev, k.d.name, l.Destination, other.VDev)
+		if other.VDev != m.disk.VDev && k.c.same(other.Target, m.line.Destination) {
+			return fault.Refuse("cannot switch disk %s of %s to %s: that is its disk %s", m.disk.VDev, k.d.name, m.line.Destination, other.VDev)
 		}
 	}
-	if err := k.c.complete(ctx, k.e, l.Destination); err != nil {
+	if err := complete(m.line.Destination, m.lv); err != nil {
 		return err
 	}
-	size, err := k.c.sizeOf(disk)
+	size, err := k.c.sizeOf(m.disk)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
-		k.e.Printf("cannot compare the size of %s with that of %s, which does not exist", l.Destination, disk.Target)
+		k.e.Printf("cannot compare the size of %s with that of %s, which does not exist", m.line.Destination, m.disk.Target)
 	case err != nil:
 		return refused(err)
-	case dev.Size < size:
+	case m.dev.Size < size && (m.copied == nil || m.copied.Method != "files"):
 		// A copy of files fits whatever device has room for them.
-		if rec, ok := k.d.copyOf(disk.VDev, k.same(l.Destination)); ok && rec.Method == "files" {
-			return nil
-		}
-		return fault.Refuse("cannot switch disk %s of %s to %s: it has %s, the disk %s", disk.VDev, k.d.name, l.Destination, dev.Size, size)
+		return fault.Refuse("cannot switch disk %s of %s to %s: it has %s, the disk %s", m.disk.VDev, k.d.name, m.line.Destination, m.dev.Size, size)
 	}
 	return nil
 }
 
+// volume is the LV that a device is, with an empty name if it is none.
+func volume(ctx context.Context, r run.Runner, dev blkdev.Device) (lvm.LV, error) {
+	lv, _, err := lvm.ByNumber(ctx, r, dev.Number.Major, dev.Number.Minor)
+	if fault.StatusOf(err) == fault.Refused {
+		return lvm.LV{}, nil // no LVM here, so it is no LV
+	}
+	return lv, err
+}
+
 // complete refuses an LV that a copy has not finished.
-func (c *command) complete(ctx context.Context, e *cli.Env, path string) error {
-	dev, err := c.stat(path)
-	if err != nil {
-		return refused(err)
+func complete(path string, lv lvm.LV) error {
+	if !lv.Tagged(lvm.TagIncomplete) {
+		return nil
 	}
-	lv, ok, err := lvm.ByNumber(ctx, e.Runner, dev.Number.Major, dev.Number.Minor)
-	if err != nil {
-		if fault.StatusOf(err) == fault.Refused {
-			return nil // no LVM here, so it is no LV
+	return fault.Hint(fault.Refuse("cannot use %s: the copy on it is not complete (tag %s)", path, lvm.TagIncomplete),
+		"run imgconv again; it goes on where it stopped")
+}
+
+// others: no other domain has the destination, now or from its next start on.
+func (k *checker) others(_ context.Context, m *move) error {
+	what := fmt.Sprintf("cannot switch disk %s of %s to %s", m.disk.VDev, k.d.name, m.line.Destination)
+	for _, u := range k.uses {
+		if u.Domain.Name != k.d.name && k.c.runs(u.Disk, m.line.Destination) {
+			return fault.Refuse("%s: domain %s has it as its disk %s", what, u.Domain.Name, u.Disk.VDev)
 		}
-		return err
 	}
-	if ok && lv.Tagged(lvm.TagIncomplete) {
-		return fault.Hint(fault.Refuse("cannot use %s: the copy on it is not complete (tag %s)", path, lvm.TagIncomplete),
-			"run imgconv again; it goes on where it stopped")
+	user := xl.ConfiguredFor(k.c.xenDir, k.d.name, func(target string) bool { return k.c.same(target, m.line.Destination) })
+	if user != "" {
+		return fault.Refuse("%s: the configuration %s has it as a disk", what, user)
 	}
 	return nil
 }
@@ -135,57 +187,48 @@ func (c *command) sizeOf(disk xlcfg.Disk) (units.Bytes, error) {
 	return units.Bytes(info.Size), info.Unreadable
 }
 
-// same says whether a path is the device l names.
-func (k *checker) same(device string) func(string) bool {
-	return func(path string) bool {
-		if path == device {
-			return true
+// copy: lines of a program stand for a copy that is recorded, and what was
+// written to the image after it is not on the destination.
+func (k *checker) copy(_ context.Context, m *move) error {
+	if m.line.State == mapping.Synced || m.disk.Target == m.line.Destination {
+		return nil
+	}
+	what := fmt.Sprintf("cannot switch disk %s of %s to %s", m.disk.VDev, k.d.name, m.line.Destination)
+	if m.copied == nil {
+		if k.byHand {
+			return nil
 		}
-		a, errA := k.c.stat(path)
-		b, errB := k.c.stat(device)
-		return errA == nil && errB == nil && a.Number == b.Number
+		return fault.Hint(fault.Refuse("%s: no copy of %s onto it is recorded in %s", what, m.disk.Target, k.d.journal.Dir),
+			"if you made the copy yourself: %s", run.Quote("domuswitch", "apply", k.d.name, m.disk.VDev+"="+m.line.Destination))
 	}
-}
-
-// copy: what was written to the image after its copy is not on the destination.
-func (k *checker) copy(_ context.Context, disk xlcfg.Disk, l mapping.Line) error {
-	rec, ok := k.d.copyOf(disk.VDev, k.same(l.Destination))
-	if ok && rec.Partial && l.State != mapping.Synced {
-		return fault.Hint(fault.Refuse("cannot switch disk %s of %s to %s: the copy on it is partial, and files are still missing", disk.VDev, k.d.name, l.Destination),
-			"stop %s, then copy the rest: imgconv --snapshot --final %s", k.d.name, k.d.name)
-	}
-	if !ok || l.State == mapping.Synced || disk.Target == l.Destination {
+	reason := ""
+	info, err := os.Stat(m.copied.Source)
+	switch {
+	case m.copied.Partial:
+		reason = "the copy on it is partial, and files are still missing"
+	case err == nil && info.Mode().IsRegular() && (info.Size() != m.copied.SourceSize || info.ModTime().UnixNano() != m.copied.SourceModified):
+		reason = m.copied.Source + " has changed since it was copied"
+	default:
 		return nil
 	}
-	info, err := os.Stat(rec.Source)
-	if err != nil || !info.Mode().IsRegular() {
-		return nil
-	}
-	if info.Size() == rec.SourceSize && info.ModTime().UnixNano() == rec.SourceModified {
-		return nil
-	}
-	return fault.Hint(fault.Refuse("cannot switch disk %s of %s to %s: %s has changed since it was copied", disk.VDev, k.d.name, l.Destination, rec.Source),
-		"stop %s, then copy the rest: imgconv --snapshot --final %s", k.d.name, k.d.name)
+	return fault.Hint(fault.Refuse("%s: %s", what, reason), "stop %s, then copy the rest: imgconv --snapshot --final %[1]s", run.Quote(k.d.name))
 }
 
 // running: a domain keeps the disk that it has. Were only its configuration
 // switched, it would write to the old disk until its next start lost all that.
-func (k *checker) running(_ context.Context, disk xlcfg.Disk, l mapping.Line) error {
-	if !k.now.up {
+func (k *checker) running(_ context.Context, m *move) error {
+	if !k.now.up || m.has {
 		return nil
 	}
-	if live, ok := k.now.liveDisk(disk.VDev); ok {
-		if k.c.runs(live, l.Destination) {
-			return nil
-		}
-		// mdmirror puts a device of its own on top of a disk that is in sync.
-		dest, err := k.c.stat(l.Destination)
-		top := dest
-		top.Number.Major, top.Number.Minor = live.Major, live.Minor
-		if err == nil && live.HasDevice && l.State == mapping.Synced && top.DependsOn(dest.Number) {
-			return nil
-		}
+	return fault.Hint(fault.Refuse("cannot switch %s: it is %s, and would go on writing to its old disk %s", k.d.name, k.now.State, m.disk.VDev),
+		"stop it first: domuswitch stop %s", run.Quote(k.d.name))
+}
+
+// idle: nobody in this host has the destination. The domain itself may: were it
+// refused what it runs on, its next start would be from the disk that it has left.
+func (k *checker) idle(_ context.Context, m *move) error {
+	if m.has {
+		return nil
 	}
-	return fault.Hint(fault.Refuse("cannot switch %s: it is %s, and would go on writing to its old disk %s", k.d.name, k.now.State, disk.VDev),
-		"stop it first: domuswitch stop %s", k.d.name)
+	return k.c.idle(m.dev)
 }

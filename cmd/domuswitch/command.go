@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
@@ -13,6 +14,7 @@ import (
 	"xenlvm/lib/atomicfile"
 	"xenlvm/lib/blkdev"
 	"xenlvm/lib/cli"
+	"xenlvm/lib/dm"
 	"xenlvm/lib/fault"
 	"xenlvm/lib/host"
 	"xenlvm/lib/journal"
@@ -29,12 +31,14 @@ type command struct {
 
 	needRoot func(what string) error
 	stat     func(path string) (blkdev.Device, error)
+	idle     func(blkdev.Device) error // the error says who uses it
 	bootID   func() string
+	locks    string        // directory of the domains' locks, "" for the machine's
 	poll     time.Duration // between two looks at a domain that starts or stops
 }
 
 func newCommand() *command {
-	return &command{needRoot: host.NeedRoot, stat: blkdev.Stat, bootID: journal.BootID, poll: 500 * time.Millisecond}
+	return &command{needRoot: host.NeedRoot, stat: blkdev.Stat, idle: dm.Idle, bootID: journal.BootID, poll: 500 * time.Millisecond}
 }
 
 func (c *command) tool() cli.Tool {
@@ -78,6 +82,26 @@ type domain struct {
 	records []journal.Record // once it is taken
 }
 
+// begin opens a domain that verb is to change, and takes it for this run.
+func (c *command) begin(e *cli.Env, verb, name string) (d *domain, release func(), err error) {
+	if !c.offline {
+		if err := c.needXen(verb); err != nil {
+			return nil, nil, err
+		}
+	}
+	if d, err = c.open(name); err != nil {
+		return nil, nil, err
+	}
+	if release, err = lock(e, d.journal); err != nil {
+		return nil, nil, err
+	}
+	if d.records, err = d.journal.Read(); err != nil {
+		release()
+		return nil, nil, err
+	}
+	return d, release, nil
+}
+
 // open reads the configuration of a domain.
 func (c *command) open(name string) (*domain, error) {
 	if err := xl.CheckName(name); err != nil {
@@ -104,34 +128,31 @@ func (c *command) open(name string) (*domain, error) {
 	if d.disks, err = d.cfg.Disks(); err != nil {
 		return nil, refused(err)
 	}
-	if d.journal, err = journal.Open(c.stateDirFor(d.file), name, "domuswitch"); err != nil {
+	if d.journal, err = c.journalOf(name, d.file); err != nil {
 		return nil, err
 	}
 	return d, nil
 }
 
-// take locks the domain for this run and reads its journal.
-func (d *domain) take(e *cli.Env) (release func(), err error) {
-	if release, err = lock(e, d.journal); err != nil {
+// journalOf names the journal of a domain. That of a configuration of another
+// host lies beside it, and so does its lock: on this host, a domain of the same
+// name may be another one. The file is only needed for that.
+func (c *command) journalOf(name string, f *atomicfile.File) (*journal.Journal, error) {
+	dir := cmp.Or(c.stateDir, journal.DefaultDir)
+	if c.stateDir == "" && c.offline {
+		dir = filepath.Join(filepath.Dir(f.Real), ".xenlvm")
+	}
+	j, err := journal.Open(dir, name, "domuswitch")
+	if err != nil {
 		return nil, err
 	}
-	if d.records, err = d.journal.Read(); err != nil {
-		release()
-		return nil, err
-	}
-	return release, nil
-}
-
-// stateDirFor is where the journal is. That of a configuration of another host
-// lies beside it: on this host, a domain of the same name may be another one.
-func (c *command) stateDirFor(f *atomicfile.File) string {
 	switch {
-	case c.stateDir != "":
-		return c.stateDir
-	case c.offline && f != nil:
-		return filepath.Join(filepath.Dir(f.Real), ".xenlvm")
+	case c.offline:
+		j.Locks = j.Path("locks")
+	case c.locks != "":
+		j.Locks = c.locks
 	}
-	return journal.DefaultDir
+	return j, nil
 }
 
 // lock takes the domain, except in a dry run, which creates nothing.
@@ -176,7 +197,17 @@ func (c *command) runs(live xl.Disk, target string) bool {
 	if dev, err := c.stat(target); err == nil && live.HasDevice {
 		return dev.Number == blkdev.Number{Major: live.Major, Minor: live.Minor}
 	}
-	return live.Path == target
+	return c.same(live.Path, target)
+}
+
+// same says whether two paths are one block device, or the same path.
+func (c *command) same(a, b string) bool {
+	if a == b {
+		return true
+	}
+	devA, errA := c.stat(a)
+	devB, errB := c.stat(b)
+	return errA == nil && errB == nil && devA.Number == devB.Number
 }
 
 // liveDisk is the running disk that has the vdev, in any spelling.

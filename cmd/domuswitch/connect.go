@@ -51,7 +51,7 @@ func (s *starting) wait(ctx context.Context) error {
 		switch {
 		case err != nil:
 			return s.stopHere(true, err)
-		case !g.here:
+		case !g.alive:
 			// Between two looks it may have written.
 			return s.stopHere(true, fmt.Errorf("cannot start %s: it ended while it started", name))
 		case len(missing) == 0:
@@ -67,7 +67,9 @@ func (s *starting) wait(ctx context.Context) error {
 
 // glance is what one look at a starting domain saw.
 type glance struct {
+	present
 	here    bool // it is still the domain that we created
+	alive   bool // and a guest runs in it, or is paused
 	touched bool // the guest has at least one disk that it can write to
 }
 
@@ -77,7 +79,8 @@ func (s *starting) missing(ctx context.Context) (glance, []string, error) {
 	if err != nil {
 		return glance{}, nil, err
 	}
-	g := glance{here: now.up && now.ID == s.dom.ID && alive(now.State)}
+	g := glance{present: now, here: now.up && now.ID == s.dom.ID}
+	g.alive = g.here && alive(now.State)
 	var missing []string
 	for _, k := range s.d.disks {
 		l, ok := now.liveDisk(k.VDev)
@@ -106,15 +109,21 @@ func (s *starting) stopHere(touched bool, err error) error {
 	if !touched {
 		return err
 	}
+	s.left = s.leave(err)
+	return nil
+}
+
+// leave is the error of a start that failed too late to be undone.
+func (s *starting) leave(err error) error {
 	quoted := run.Quote(s.d.name)
-	left := fmt.Errorf("%w\n%s may have written to its new disks, so it was left as it is", err, s.d.name)
-	if s.back == nil {
-		left = fmt.Errorf("%w\n%s may have written to its disks, so it was left as it is", err, s.d.name)
+	which := "its disks"
+	if s.back != nil {
+		which = "its new disks"
 	}
+	left := fmt.Errorf("%w\n%s may have written to %s, so it was left as it is", err, s.d.name, which)
 	left = fault.Hint(fault.With(fault.Left, left), "see how far it came: xl console %s", quoted)
 	if s.back != nil {
 		left = fault.Hint(left, "give the new disks up: domuswitch stop --destroy %s && domuswitch revert --yes %s", quoted, quoted)
 	}
-	s.left = left
-	return nil
+	return left
 }

@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/rogpeppe/go-internal/testscript"
+	"golang.org/x/sys/unix"
 
 	"xenlvm/internal/fakehost"
 	"xenlvm/internal/mantest"
@@ -34,7 +35,8 @@ func TestMain(m *testing.M) {
 // FAKE_USER is set, whoever runs the tests, and in another boot if FAKE_BOOT is.
 func onFakeHost() *command {
 	c := newCommand()
-	c.stat = fakehost.Stat
+	c.stat, c.idle = fakehost.Stat, fakehost.Idle
+	c.locks = filepath.Join(os.Getenv("WORK"), "locks")
 	c.poll = 10 * time.Millisecond
 	if id := os.Getenv("FAKE_BOOT"); id != "" {
 		c.bootID = func() string { return id }
@@ -64,7 +66,7 @@ func TestScripts(t *testing.T) {
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
 			"expand": expand, "image": image, "crlf": crlf, "status": status, "nofile": nofile, "bulk": bulk, "record": record, "hold": hold,
-			"damage": damage, "linksto": linksto, "until": until,
+			"damage": damage, "fifo": fifo, "linksto": linksto, "until": until,
 		},
 	})
 }
@@ -125,18 +127,19 @@ func nofile(ts *testscript.TestScript, _ bool, args []string) {
 	}
 }
 
-// record KIND FILE: put a record with the data in FILE into vm3's journal, as
-// imgconv does.
+// record DOMAIN KIND FILE: put a record with the data in FILE into the domain's
+// journal, as imgconv does.
 func record(ts *testscript.TestScript, _ bool, args []string) {
-	j, err := journal.Open(ts.Getenv("DOMUSWITCH_STATE_DIR"), "vm3", "imgconv")
+	j, err := journal.Open(ts.Getenv("DOMUSWITCH_STATE_DIR"), args[0], "imgconv")
 	ts.Check(err)
-	ts.Check(j.Append(args[0], json.RawMessage(ts.ReadFile(args[1]))))
+	ts.Check(j.Append(args[1], json.RawMessage(ts.ReadFile(args[2]))))
 }
 
 // hold DOMAIN: have the domain's lock until the script ends.
 func hold(ts *testscript.TestScript, _ bool, args []string) {
-	j, err := journal.Open(ts.Getenv("DOMUSWITCH_STATE_DIR"), args[0], "imgconv")
+	j, err := journal.Open(ts.MkAbs("elsewhere"), args[0], "imgconv")
 	ts.Check(err)
+	j.Locks = ts.MkAbs("locks")
 	release, err := j.Lock()
 	ts.Check(err)
 	ts.Defer(release)
@@ -155,6 +158,11 @@ func damage(ts *testscript.TestScript, _ bool, args []string) {
 		text[len(text)-1] ^= 1
 		ts.Check(os.WriteFile(b, text, 0o600))
 	}
+}
+
+// fifo PATH: make a FIFO, which blocks whoever opens it.
+func fifo(ts *testscript.TestScript, _ bool, args []string) {
+	ts.Check(unix.Mkfifo(ts.MkAbs(args[0]), 0o644))
 }
 
 // linksto FILE TARGET: FILE is a symbolic link to TARGET.

@@ -7,6 +7,7 @@ import (
 	"xenlvm/lib/blkdev"
 	"xenlvm/lib/journal"
 	"xenlvm/lib/mapping"
+	"xenlvm/lib/xlcfg"
 )
 
 // history is what the journal says of the configuration.
@@ -16,21 +17,28 @@ type history struct {
 	ran        bool // the domain was started since, so its new disks hold more than the old ones
 	booted     bool // the host booted since: xendomains may have started it, and nothing recorded that
 	reversible bool // the file still is what the change made of it
-	undone     bool // the file still is what it was before the change
+	undone     bool // the file is what it was before the change
 }
 
 // historyOf reads the journal for the configuration as it is now.
 func (d *domain) historyOf() history {
 	var h history
 	now := sum(d.file.Content)
-	ran := false // before the start that comes last
+	made := false // by a change: it made the file what it is now
+	ran := false  // before the start that comes last
 	for _, r := range d.records {
 		switch r.Kind {
-		case journal.KindApplied:
+		case journal.KindApplied, journal.KindReverted:
 			var a journal.Replaced
 			// An intent that was not carried out hides none that was.
-			if json.Unmarshal(r.Data, &a) == nil && a.Real == d.file.Real && (!h.found || h.applied.After != now || a.After == now) {
-				h = history{applied: a, found: true, ran: a.Running, booted: d.boot == "" || r.Boot != d.boot}
+			if json.Unmarshal(r.Data, &a) != nil || a.Real != d.file.Real || made && a.After != now {
+				continue
+			}
+			made = a.After == now
+			if r.Kind == journal.KindApplied {
+				h = history{applied: a, found: true, reversible: made, undone: a.Before == now, ran: a.Running, booted: d.boot == "" || r.Boot != d.boot}
+			} else if made {
+				h.reversible, h.undone = false, true
 			}
 		case journal.KindStarting:
 			ran, h.ran = h.ran, true
@@ -38,11 +46,9 @@ func (d *domain) historyOf() history {
 			h.ran = ran
 		}
 	}
-	h.reversible = h.found && now == h.applied.After
 	if h.found && !h.booted && !maps.Equal(h.applied.Written, written(h.applied.Mappings)) {
 		h.ran = true // xl create by hand leaves no record, but the guest wrote
 	}
-	h.undone = h.found && now == h.applied.Before
 	return h
 }
 
@@ -61,13 +67,16 @@ func written(lines []mapping.Line) map[string]int64 {
 	return sectors
 }
 
-// copyOf is imgconv's newest record of a copy of the disk vdev to one of the
-// destinations for which same says true.
-func (d *domain) copyOf(vdev string, same func(destination string) bool) (journal.Copied, bool) {
+// copyOf is imgconv's newest record of a copy of the disk to a destination that
+// fits, nil if there is none.
+func (d *domain) copyOf(disk xlcfg.Disk, fits func(journal.Copied) bool) *journal.Copied {
 	var c journal.Copied
 	_, ok := journal.Last(d.records, journal.KindCopied, func(data json.RawMessage) bool {
 		c = journal.Copied{}
-		return json.Unmarshal(data, &c) == nil && c.VDev == vdev && same(c.Destination.Destination)
+		return json.Unmarshal(data, &c) == nil && c.VDev == disk.VDev && sameFile(c.Source, disk.Target) && fits(c)
 	})
-	return c, ok
+	if !ok {
+		return nil
+	}
+	return &c
 }

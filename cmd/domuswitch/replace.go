@@ -66,6 +66,9 @@ func (r *replacement) steps() step.Plan {
 
 // keep writes the backup and the intent.
 func (r *replacement) keep(backup string, old []byte) error {
+	if err := r.d.journal.MakeDir(); err != nil {
+		return err
+	}
 	if err := atomicfile.Create(backup, old); err != nil {
 		return fmt.Errorf("cannot keep the configuration of %s: %w", r.d.name, err)
 	}

@@ -39,11 +39,7 @@ func prepared(t *testing.T) (*command, *replacement) {
 
 func reopen(t *testing.T, c *command) *domain {
 	t.Helper()
-	d, err := c.open("vm3")
-	if err != nil {
-		t.Fatal(err)
-	}
-	release, err := d.take(&cli.Env{})
+	d, release, err := c.begin(&cli.Env{}, "apply", "vm3")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -109,6 +105,61 @@ func TestChangeKilledAtEveryStep(t *testing.T) {
 				t.Errorf("after %d steps, reverted: %q", n, got)
 			}
 		}
+	}
+}
+
+// A change that fails and is undone hides none that was made before, neither
+// there nor back.
+func TestRevertAfterAnUndoneChange(t *testing.T) {
+	apply := func(t *testing.T, c *command, device string, fails bool) {
+		t.Helper()
+		r := request{domain: "vm3", lines: []mapping.Line{{Domain: "vm3", VDev: "xvda", Destination: device, State: mapping.Copied}}}
+		change, err := c.change(t.Context(), nil, reopen(t, c), r)
+		if err != nil {
+			t.Fatal(err)
+		}
+		plan := change.steps()
+		if fails {
+			plan = append(plan, step.Step{What: "fail", Do: func(context.Context) error { return errors.New("broken") }})
+		}
+		if err := plan.Run(t.Context(), nil); (err != nil) != fails {
+			t.Fatal(err)
+		}
+	}
+	// revert says whether there was something to do.
+	revert := func(t *testing.T, c *command) bool {
+		t.Helper()
+		back, err := c.goingBack(reopen(t, c))
+		if err == nil && back != nil {
+			err = back.steps().Run(t.Context(), nil)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		return back != nil
+	}
+	for name, again := range map[string]string{"the same device": "/dev/vg0/vm3", "another": "/dev/vg0/other"} {
+		t.Run(name, func(t *testing.T) {
+			c, _ := prepared(t)
+			apply(t, c, "/dev/vg0/vm3", false)
+			if !revert(t, c) {
+				t.Error("there was nothing to revert")
+			}
+			apply(t, c, again, true)
+			if revert(t, c) {
+				t.Error("an undone change was reverted")
+			}
+			apply(t, c, "/dev/vg0/vm3", false)
+			if again != "/dev/vg0/vm3" {
+				apply(t, c, again, true)
+			}
+			if !revert(t, c) || revert(t, c) {
+				t.Error("the change that was made was not reverted, or twice")
+			}
+			if got, _ := os.ReadFile(c.config); string(got) != oldConfig {
+				t.Errorf("the configuration is %q", got)
+			}
+		})
 	}
 }
 

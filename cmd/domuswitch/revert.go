@@ -22,16 +22,7 @@ import (
 
 // revert puts the configuration back that the newest apply replaced.
 func (c *command) revert(ctx context.Context, e *cli.Env, args []string) error {
-	if !c.offline {
-		if err := c.needXen("revert"); err != nil {
-			return err
-		}
-	}
-	d, err := c.open(args[0])
-	if err != nil {
-		return err
-	}
-	release, err := d.take(e)
+	d, release, err := c.begin(e, "revert", args[0])
 	if err != nil {
 		return err
 	}

@@ -15,14 +15,7 @@ import (
 
 // start starts a domain and returns when the guest has its disks.
 func (c *command) start(ctx context.Context, e *cli.Env, args []string) error {
-	if err := c.needXen("start"); err != nil {
-		return err
-	}
-	d, err := c.open(args[0])
-	if err != nil {
-		return err
-	}
-	release, err := d.take(e)
+	d, release, err := c.begin(e, "start", args[0])
 	if err != nil {
 		return err
 	}
@@ -39,10 +32,16 @@ func (c *command) start(ctx context.Context, e *cli.Env, args []string) error {
 		return emitState(e, d.name, string(now.State), false)
 	}
 	for _, k := range d.disks {
-		if _, err := c.stat(k.Target); err == nil {
-			if err := c.complete(ctx, e, k.Target); err != nil {
-				return err
-			}
+		dev, err := c.stat(k.Target)
+		if err != nil {
+			continue // an image
+		}
+		lv, err := volume(ctx, e.Runner, dev)
+		if err != nil {
+			return err
+		}
+		if err := complete(k.Target, lv); err != nil {
+			return err
 		}
 	}
 	s := &starting{c: c, e: e, d: d}
@@ -84,20 +83,23 @@ func (c *command) alreadyRuns(d *domain, now present) error {
 
 // starting is a domain on its way up.
 type starting struct {
-	c    *command
-	e    *cli.Env
-	d    *domain
-	dom  xl.Domain // ours, once it is created
-	back *replacement
-	keep bool  // do not put the previous configuration back: somebody else uses this one
-	went bool  // it was put back
-	left error // it runs, but not as it should; nothing may be undone any more
+	c        *command
+	e        *cli.Env
+	d        *domain
+	dom      xl.Domain // ours, once it is created
+	recorded bool      // its start is in the journal
+	ran      bool      // it was let run
+	back     *replacement
+	keep     bool  // do not put the previous configuration back: a domain uses this one
+	went     bool  // it was put back
+	stays    bool  // it may have written, so it was not undone
+	left     error // it runs, but not as it should; nothing may be undone any more
 }
 
 // plan is the way up. A guest that may have written is never taken back: then
 // the last step ends without an error, and s.left tells.
 func (s *starting) plan() (step.Plan, error) {
-	name, r := s.d.name, s.e.Runner
+	name := s.d.name
 	var plan step.Plan
 	if h := s.d.historyOf(); h.reversible && !h.ran && !h.booted {
 		back, err := s.c.goingBack(s.d)
@@ -108,14 +110,13 @@ func (s *starting) plan() (step.Plan, error) {
 		plan = append(plan, step.Step{What: "have the previous configuration at hand", Do: func(context.Context) error { return nil },
 			Undo: s.goBack, UndoLine: "domuswitch revert " + run.Quote(name)})
 	}
-	create, destroy := xl.CreatePaused(s.d.file.Path), xl.Destroy(name)
+	create, unpause := xl.CreatePaused(s.d.file.Path), xl.Unpause(name)
 	return append(plan,
 		step.Step{What: "create " + name + ", paused", Line: create.Line(), Do: func(ctx context.Context) error { return s.create(ctx, create) },
-			Undo: s.destroy, UndoLine: destroy.Line()},
+			Undo: s.destroy, UndoLine: xl.Destroy(name).Line()},
 		step.Step{What: "check the disks of " + name, Do: s.check},
-		step.Step{What: "record the start of " + name, Do: func(context.Context) error { return s.d.journal.Append(journal.KindStarting, s.dom) },
-			Undo: func(context.Context) error { return s.d.journal.Append(journal.KindStartUndone, s.dom) }},
-		step.Command(r, "let "+name+" run", xl.Unpause(name), run.Cmd{}),
+		step.Step{What: "record the start of " + name, Do: s.record},
+		step.Step{What: "let " + name + " run", Line: unpause.Line(), Do: func(ctx context.Context) error { return s.letRun(ctx, unpause) }},
 		step.Step{What: "wait until " + name + " has its disks", Do: s.wait},
 	), nil
 }
@@ -139,16 +140,50 @@ func (s *starting) create(ctx context.Context, create run.Cmd) error {
 	return errors.Join(fmt.Errorf("cannot start %s: %w", s.d.name, failed), err)
 }
 
-// destroy undoes create, and nothing else: only the domain with our number.
+func (s *starting) record(context.Context) error {
+	err := s.d.journal.Append(journal.KindStarting, s.dom)
+	s.recorded = err == nil
+	return err
+}
+
+func (s *starting) letRun(ctx context.Context, unpause run.Cmd) error {
+	s.ran = true // even if xl fails
+	_, err := s.e.Runner.Run(ctx, unpause)
+	return err
+}
+
+// destroy undoes create, and nothing else: only the domain with our number, and
+// only while it cannot have written.
 func (s *starting) destroy(ctx context.Context) error {
-	now, err := look(ctx, s.e.Runner, s.d.name)
-	if err != nil || !now.up || now.ID != s.dom.ID {
+	s.keep = true // until it is gone
+	number := s.dom.Number()
+	// A paused domain stays as it is seen.
+	_, failed := s.e.Runner.Run(ctx, xl.Pause(number))
+	g, _, err := s.missing(ctx)
+	switch {
+	case err != nil:
 		return err
-	}
-	if _, err := s.e.Runner.Run(ctx, xl.Destroy(s.d.name)); err != nil {
+	case s.ran && (!g.alive || g.touched || s.emulated()):
+		s.stays = true
+		if g.here {
+			_, err = s.e.Runner.Run(ctx, xl.Unpause(number))
+		}
 		return err
+	case !g.here && g.up: // another domain of that name has this configuration
+		return nil
+	case g.here:
+		if failed == nil {
+			_, failed = s.e.Runner.Run(ctx, xl.Destroy(number))
+		}
+		if failed != nil {
+			return failed
+		}
 	}
-	return s.c.freed(ctx, s.e, now)
+	s.keep = false
+	if s.recorded {
+		err = s.d.journal.Append(journal.KindStartUndone, s.dom)
+	}
+	return errors.Join(err, s.c.freed(ctx, s.e, g.present))
 }
 
 func (s *starting) goBack(ctx context.Context) error {
@@ -165,6 +200,9 @@ func (s *starting) goBack(ctx context.Context) error {
 
 // explain adds to the error of a failed start where the domain stands now.
 func (s *starting) explain(err error) error {
+	if s.stays {
+		return s.leave(err)
+	}
 	if !s.went {
 		return err
 	}

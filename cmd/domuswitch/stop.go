@@ -9,7 +9,6 @@ import (
 
 	"xenlvm/lib/cli"
 	"xenlvm/lib/fault"
-	"xenlvm/lib/journal"
 	"xenlvm/lib/run"
 	"xenlvm/lib/step"
 	"xenlvm/lib/xl"
@@ -30,7 +29,7 @@ func (c *command) stop(ctx context.Context, e *cli.Env, args []string) error {
 			return err
 		}
 	}
-	j, err := journal.Open(c.stateDirFor(nil), name, "domuswitch")
+	j, err := c.journalOf(name, nil)
 	if err != nil {
 		return err
 	}
@@ -40,7 +39,7 @@ func (c *command) stop(ctx context.Context, e *cli.Env, args []string) error {
 	}
 	if !now.up {
 		// A name that nobody knows is a mistake; before the lock, which
-		// would make a directory for it.
+		// would make a file for it.
 		if _, err := xl.FindConfig(c.xenDir, name); c.config == "" && errors.Is(err, xl.ErrNoConfig) {
 			return fault.Refuse("cannot stop domain %s: there is no such domain", name)
 		}
@@ -68,7 +67,7 @@ func (c *command) stop(ctx context.Context, e *cli.Env, args []string) error {
 			}
 			return nil
 		}
-		wait.Line = fmt.Sprintf("# if it still runs after %v: %s", c.timeout, xl.Destroy(name).Line())
+		wait.Line = fmt.Sprintf("# if it still runs after %v: %s", c.timeout, xl.Destroy(now.Number()).Line())
 	}
 	err = e.Apply(ctx, step.Plan{shutdown, wait})
 	if errors.Is(err, fault.ErrInterrupted) {
@@ -117,7 +116,7 @@ func (s *stopping) tooLate(ctx context.Context) error {
 		err = fault.Hint(err, "see what it waits for: xl console %s", run.Quote(name))
 		return fault.Hint(err, "stop waiting for it, and lose what it has not written: domuswitch stop --destroy %s", run.Quote(name))
 	}
-	if _, err := s.e.Runner.Run(ctx, xl.Destroy(name)); err != nil {
+	if _, err := s.e.Runner.Run(ctx, xl.Destroy(s.was.Number())); err != nil {
 		return fmt.Errorf("cannot destroy %s: %w", name, err)
 	}
 	return s.c.freed(ctx, s.e, s.was)

@@ -38,7 +38,7 @@ func tool() cli.Tool {
 			fs.Var(&o.to, "to", "where disks go: `VG`, VDEV=VG or VDEV=VG/LV; repeatable (default: as in the earlier run)")
 			fs.BoolVar(&o.final, "final", false, "the final pass: refuse unless the domain is stopped, and stays so")
 			fs.StringVar(&o.method, "method", "auto", "`METHOD` of copying: auto, files or blocks")
-			fs.StringVar(&o.size, "snapshot-size", snap.DefaultCOW, "COW space of a thick snapshot: a `SIZE` such as 5G, or a share of the origin such as 10%ORIGIN")
+			fs.StringVar(&o.size, "snapshot-size", snap.DefaultCOW, "COW space of a thick snapshot, room in the pool of a thin one: a `SIZE` such as 5G, or a share of the origin such as 10%ORIGIN")
 			fs.StringVar(&o.extend, "snapshot-extend", "", "extend the snapshot by this `SIZE` or share of the origin when it is 70 % full")
 			fs.BoolVar(&o.overwrite, "overwrite", false, "destroy what the destination holds")
 			fs.BoolVar(&o.verifyAll, "verify-all", false, "after a delta, too, compare all of the destination and not only what was written")

@@ -5,17 +5,21 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"path/filepath"
 	"strconv"
 	"strings"
 	"testing"
 
 	"github.com/rogpeppe/go-internal/testscript"
 
+	"xenlvm/internal/fakehost"
 	"xenlvm/internal/mantest"
 )
 
 func TestMain(m *testing.M) {
-	testscript.Main(m, map[string]func(){"imgconv": main})
+	commands := fakehost.Commands()
+	commands["imgconv"] = main
+	testscript.Main(m, commands)
 }
 
 func TestManPage(t *testing.T) { mantest.Check(t, tool(), "imgconv.8") }
@@ -25,8 +29,18 @@ func TestManPage(t *testing.T) { mantest.Check(t, tool(), "imgconv.8") }
 func TestScripts(t *testing.T) {
 	testscript.Run(t, testscript.Params{
 		Dir: "testdata/script", RequireExplicitExec: true, RequireUniqueNames: true,
-		Cmds: map[string]func(*testscript.TestScript, bool, []string){"status": status, "image": image, "same": same},
+		Setup: hostWithoutDomains,
+		Cmds:  map[string]func(*testscript.TestScript, bool, []string){"status": status, "image": image, "same": same},
 	})
+}
+
+// hostWithoutDomains is for scripts that bring no host of their own.
+func hostWithoutDomains(e *testscript.Env) error {
+	path := filepath.Join(e.WorkDir, "host.json")
+	if _, err := os.Stat(path); err == nil {
+		return nil
+	}
+	return os.WriteFile(path, []byte("{}"), 0o600)
 }
 
 // status N COMMAND...: a command ends with exit status N.

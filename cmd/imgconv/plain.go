@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"os"
 	"time"
 
 	"xenlvm/lib/blockcopy"
@@ -24,7 +23,7 @@ func (o *options) runPlain(ctx context.Context, e *cli.Env, source, destination 
 		return err
 	}
 	defer src.Close()
-	if err := checkTarget(ctx, src, source, destination); err != nil {
+	if err := check(ctx, e.Runner, src, source, destination); err != nil {
 		return err
 	}
 	if e.DryRun {
@@ -37,12 +36,10 @@ func (o *options) runPlain(ctx context.Context, e *cli.Env, source, destination 
 	defer t.f.Close()
 	began := time.Now()
 	stats, changed, err := o.copyPlain(ctx, e, src, t, rate)
-	switch {
-	case err != nil && t.made:
-		return errors.Join(err, os.Remove(destination))
-	case err != nil && changed && fault.StatusOf(err) != fault.Mismatch:
-		return fault.Hint(fault.With(fault.Left, fmt.Errorf("%s is half overwritten: %w", destination, err)), "run it again: it goes on where the two differ")
-	case err != nil:
+	if err != nil {
+		return t.failed(err, changed)
+	}
+	if err := t.finish(); err != nil {
 		return err
 	}
 	if !changed {
@@ -51,8 +48,8 @@ func (o *options) runPlain(ctx context.Context, e *cli.Env, source, destination 
 		e.Infof("read %s, wrote %s, made %s zero of %s", units.Bytes(stats.BytesRead), units.Bytes(stats.BytesWritten), units.Bytes(stats.BytesZeroed), units.Bytes(stats.Size))
 	}
 	if e.JSON {
-		return e.Emit(map[string]any{"changed": changed, "source": source, "destination": destination, "bytes_read": stats.BytesRead,
-			"bytes_written": stats.BytesWritten, "bytes_zeroed": stats.BytesZeroed, "size_bytes": stats.Size, "method": "blocks", "seconds": time.Since(began).Seconds()})
+		return e.Delivered(e.Emit(map[string]any{"changed": changed, "source": source, "destination": destination, "bytes_read": stats.BytesRead,
+			"bytes_written": stats.BytesWritten, "bytes_zeroed": stats.BytesZeroed, "size_bytes": stats.Size, "method": "blocks", "seconds": time.Since(began).Seconds()}))
 	}
 	return nil
 }
@@ -90,7 +87,7 @@ func (o *options) copyPlain(ctx context.Context, e *cli.Env, src diskimg.Source,
 		return blockcopy.Stats{Size: src.Size()}, false, err
 	}
 	if !t.empty && !o.overwrite {
-		return blockcopy.Stats{}, false, fault.Hint(fault.Refuse("cannot copy to %s: it holds other data", t.f.Name()),
+		return blockcopy.Stats{}, false, fault.Hint(fault.Refuse("cannot copy to %s: it holds other data", t.path),
 			"--overwrite makes it equal to the source; only blocks that differ are written")
 	}
 	opts, p = phase("copy")
@@ -108,7 +105,7 @@ func (o *options) copyPlain(ctx context.Context, e *cli.Env, src diskimg.Source,
 	p.Done()
 	var m *blockcopy.MismatchError
 	if errors.As(err, &m) {
-		err = fault.With(fault.Mismatch, fmt.Errorf("cannot trust %s: %w", t.f.Name(), err))
+		err = fault.With(fault.Mismatch, fmt.Errorf("cannot trust %s: %w", t.path, err))
 	}
 	return stats, true, err
 }

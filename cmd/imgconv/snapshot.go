@@ -70,12 +70,12 @@ func (o *options) runSnapshot(ctx context.Context, e *cli.Env, domain string, ra
 		state = mapping.Planned
 	}
 	if e.JSON {
-		return e.Emit(result(c, changed, state, time.Since(began)))
+		return e.Delivered(e.Emit(result(c, changed, state, time.Since(began))))
 	}
 	if e.DryRun {
 		return nil
 	}
-	return mapping.Write(e.Stdout, c.Lines(state))
+	return e.Delivered(mapping.Write(e.Stdout, c.Lines(state)))
 }
 
 func convertDisks(ctx context.Context, e *cli.Env, c *convert.Conversion) error {

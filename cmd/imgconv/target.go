@@ -3,132 +3,40 @@ package main
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"os"
 	"path/filepath"
-	"strings"
 
 	"golang.org/x/sys/unix"
 
 	"xenlvm/lib/blkdev"
 	"xenlvm/lib/blockcopy"
 	"xenlvm/lib/diskimg"
-	"xenlvm/lib/dm"
 	"xenlvm/lib/extent"
 	"xenlvm/lib/fault"
-	"xenlvm/lib/host"
-	"xenlvm/lib/loopdev"
-	"xenlvm/lib/units"
+	"xenlvm/lib/journal"
+	"xenlvm/lib/run"
 )
 
 // target is an opened destination.
 type target struct {
 	f     *os.File
-	made  bool // the file was not there
+	path  string
+	made  bool // a new file, which has its name only when it is complete
 	empty bool // nothing that could be lost
 }
 
-// checkTarget refuses a destination that must not be written to. It opens and
-// changes nothing.
-func checkTarget(ctx context.Context, src diskimg.Source, source, path string) error {
-	var from, to unix.Stat_t
-	if err := unix.Stat(source, &from); err != nil {
-		return fault.Refuse("cannot open %s: %w", source, err)
-	}
-	err := unix.Stat(path, &to)
-	switch kind := to.Mode & unix.S_IFMT; {
-	case errors.Is(err, unix.ENOENT):
-		return checkNew(ctx, src, path)
-	case err != nil:
-		return fault.Refuse("cannot open %s: %w", path, err)
-	case from.Dev == to.Dev && from.Ino == to.Ino || kind == unix.S_IFBLK && from.Rdev == to.Rdev && from.Mode&unix.S_IFMT == unix.S_IFBLK:
-		return fault.Refuse("cannot copy %s onto itself", source)
-	case kind == unix.S_IFBLK:
-		return checkDevice(&from, path, src.Size())
-	case kind != unix.S_IFREG:
-		return fault.Refuse("cannot copy to %s: it is neither a block device nor a regular file", path)
-	}
-	return checkFile(&to, path)
-}
-
-// checkNew checks the place of a file that is not there.
-func checkNew(ctx context.Context, src diskimg.Source, path string) error {
-	if strings.HasPrefix(filepath.Clean(path), "/dev/") && !strings.HasPrefix(filepath.Clean(path), "/dev/shm/") {
-		return fault.Refuse("cannot find the device %s", path)
-	}
-	data, err := src.Data()
-	if err != nil {
-		return fault.With(fault.Refused, err)
-	}
-	return fault.With(fault.Refused, host.NeedSpace(ctx, filepath.Dir(path), units.Bytes(data.Bytes())))
-}
-
-// checkFile refuses a file that is behind a loop device: perhaps a domain's disk.
-func checkFile(st *unix.Stat_t, path string) error {
-	loops, err := loopdev.List(func(d loopdev.Device) bool { return d.Dev == blkdev.NumberOf(st.Dev) && d.Ino == st.Ino })
-	if err != nil {
-		return err
-	}
-	if len(loops) > 0 {
-		return fault.Hint(fault.Refuse("cannot copy to %s: it is attached to %s", path, loops[0].Path), "losetup --list; xl list")
-	}
-	return nil
-}
-
-// checkDevice refuses a device that is in use, too small, or made of the source.
-func checkDevice(from *unix.Stat_t, path string, size int64) error {
-	dev, err := blkdev.Stat(path)
-	if err != nil {
-		return err
-	}
-	holder, sector := blkdev.NumberOf(from.Dev), int(units.Sector)
-	if from.Mode&unix.S_IFMT == unix.S_IFBLK {
-		holder = blkdev.NumberOf(from.Rdev)
-		source, err := blkdev.Stat("/dev/block/" + holder.String())
-		if err == nil {
-			sector = source.SectorSize
-		}
-	}
-	switch {
-	case dev.DependsOn(holder):
-		return fault.Refuse("cannot copy to %s: it is, or is built on, the device %s that holds the source", path, holder)
-	case dev.Size < units.Bytes(size):
-		return fault.Refuse("cannot copy to %s: the source is %d bytes, the device only %d", path, size, dev.Size)
-	case dev.SectorSize != sector:
-		return fault.Refuse("cannot copy to %s: its sectors are %d bytes, those of the source %d: nothing in it could be read", path, dev.SectorSize, sector)
-	}
-	if err := dev.Idle(); err != nil {
-		return err
-	}
-	// A running domain's backend holds no claim that Idle could see.
-	if open, err := dm.OpenCount(dev.Number); err == nil && open > 0 {
-		return fault.Hint(fault.Refuse("cannot copy to %s: somebody has it open, perhaps a running domain", path), "xl list; dmsetup info %s", path)
-	}
-	return nil
-}
-
-// lock takes a destination file for one run, and closes it when another has it.
-func lock(f *os.File, path string) error {
-	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
-		f.Close()
-		return fault.Refuse("cannot copy to %s: another run has it", path)
-	}
-	return nil
-}
+// partial is the name of a new file until it is complete. Nobody else makes such
+// names: a file that has one was left by a run that was killed.
+func partial(path string) string { return path + ".xenlvm-partial" }
 
 // openTarget opens, or creates, the destination for us alone.
 func openTarget(path string) (*target, error) {
 	info, err := os.Stat(path)
 	switch {
 	case errors.Is(err, os.ErrNotExist):
-		f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o600)
-		if err != nil {
-			return nil, fault.Refuse("cannot create %s: %w", path, err)
-		}
-		if err := lock(f, path); err != nil {
-			return nil, err
-		}
-		return &target{f: f, made: true, empty: true}, nil
+		return create(path)
 	case err != nil:
 		return nil, fault.Refuse("cannot open %s: %w", path, err)
 	case info.Mode().IsRegular():
@@ -137,9 +45,9 @@ func openTarget(path string) (*target, error) {
 			return nil, fault.Refuse("cannot open %s: %w", path, err)
 		}
 		if err := lock(f, path); err != nil {
-			return nil, err
+			return nil, errors.Join(err, f.Close())
 		}
-		return &target{f: f, empty: info.Size() == 0}, nil
+		return &target{f: f, path: path, empty: info.Size() == 0}, nil
 	}
 	f, err := blkdev.OpenExclusive(path, os.O_RDWR)
 	if err != nil {
@@ -150,7 +58,100 @@ func openTarget(path string) (*target, error) {
 		f.Close()
 		return nil, fault.With(fault.Refused, err)
 	}
-	return &target{f: f, empty: content.Kind == diskimg.Blank}, nil
+	return &target{f: f, path: path, empty: content.Kind == diskimg.Blank}, nil
+}
+
+// create opens the file that becomes path, emptied if a killed run left it.
+func create(path string) (*target, error) {
+	f, err := os.OpenFile(partial(path), os.O_RDWR|os.O_CREATE|unix.O_NOFOLLOW, 0o600)
+	if err != nil {
+		return nil, fault.Refuse("cannot create %s: %w", path, err)
+	}
+	err = lock(f, path)
+	if err == nil {
+		err = empty(f)
+	}
+	if err != nil {
+		return nil, errors.Join(err, f.Close())
+	}
+	return &target{f: f, path: path, made: true, empty: true}, nil
+}
+
+// empty empties a locked file that has no other name, and has that one still:
+// until the lock was ours, another run may have given it its own.
+func empty(f *os.File) error {
+	var opened, named unix.Stat_t
+	err := errors.Join(unix.Fstat(int(f.Fd()), &opened), unix.Lstat(f.Name(), &named))
+	if err != nil || !sameFile(&opened, &named) || opened.Nlink != 1 || opened.Mode&unix.S_IFMT != unix.S_IFREG {
+		return fault.Refuse("cannot use %s: it is not what a killed run left", f.Name())
+	}
+	return f.Truncate(0)
+}
+
+// lock takes a file for one run, when no other program has it open.
+func lock(f *os.File, path string) error {
+	if unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB) != nil {
+		return fault.Refuse("cannot copy to %s: another run has it", path)
+	}
+	return checkWriters(f, unix.F_WRLCK, "cannot copy to "+path)
+}
+
+// checkWriters refuses, with what, a file that another program has open for
+// writing: then the kernel grants no lease, of F_RDLCK on a file open for reading
+// and F_WRLCK on one open for writing. We do not keep it, or our own next open
+// would wait for us to give it back. A file system without leases, such as NFS,
+// and the kernel to somebody who does not own the file, cannot tell.
+func checkWriters(f *os.File, lease int, what string) error {
+	_, err := unix.FcntlInt(f.Fd(), unix.F_SETLEASE, lease)
+	if errors.Is(err, unix.EAGAIN) {
+		return fault.Hint(fault.Refuse("%s: another program has it open for writing", what), "%s", run.Quote("fuser", "--verbose", f.Name()))
+	}
+	if err == nil {
+		_, err = unix.FcntlInt(f.Fd(), unix.F_SETLEASE, unix.F_UNLCK)
+		return err
+	}
+	return nil
+}
+
+// finish gives a new file its name.
+func (t *target) finish() error {
+	if !t.made {
+		return nil
+	}
+	err := rename(t.f.Name(), t.path)
+	if err != nil {
+		return fault.Hint(fault.With(fault.Left, fmt.Errorf("the copy is complete and verified, but cannot be named %s: %w", t.path, err)),
+			"%s", run.Quote("mv", "--no-clobber", t.f.Name(), t.path))
+	}
+	return fault.With(fault.Left, journal.SyncDir(filepath.Dir(t.path)))
+}
+
+// rename renames a file, and never replaces another one.
+func rename(from, to string) error {
+	err := unix.Renameat2(unix.AT_FDCWD, from, unix.AT_FDCWD, to, unix.RENAME_NOREPLACE)
+	if !errors.Is(err, unix.EINVAL) {
+		return err
+	}
+	// A file system that cannot promise it, such as NFS.
+	if _, err := os.Lstat(to); err == nil {
+		return unix.EEXIST
+	}
+	return os.Rename(from, to)
+}
+
+// failed undoes what can be undone after err, and says what to do. A destination
+// that was there before stays as it is now.
+func (t *target) failed(err error, written bool) error {
+	if errors.Is(err, unix.ENOSPC) || errors.Is(err, unix.EDQUOT) {
+		err = fault.Hint(err, "make room for %s, then run it again", t.path)
+	}
+	switch {
+	case t.made:
+		return errors.Join(err, fault.With(fault.Left, os.Remove(t.f.Name())))
+	case written && fault.StatusOf(err) != fault.Mismatch:
+		return fault.Hint(fault.With(fault.Left, fmt.Errorf("%s is half overwritten: %w", t.path, err)), "run it again: it goes on where the two differ")
+	}
+	return err
 }
 
 // compare reads a destination that holds something, and the source. The digests

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"flag"
 	"fmt"
 	"os"
@@ -31,7 +32,7 @@ func tool() cli.Tool {
 		Name:    "lvsnap",
 		Summary: "LVM snapshots to copy from: create, mount, list, watch, remove",
 		Flags: func(fs *flag.FlagSet) {
-			fs.StringVar(&o.size, "size", snap.DefaultCOW, "COW space of a thick snapshot: a `SIZE` such as 5G, or a share of the origin such as 10%ORIGIN")
+			fs.StringVar(&o.size, "size", snap.DefaultCOW, "COW space of a thick snapshot, or room in the pool of a thin one: a `SIZE` such as 5G, or a share of the origin such as 10%ORIGIN")
 			fs.StringVar(&o.name, "name", "", "`NAME` of the snapshot (default: ORIGIN-snap)")
 			fs.StringVar(&o.image, "image", "", "mount the file system inside the image at this `PATH` of the snapshot, by way of a read-only loop device")
 			fs.StringVar(&o.extend, "extend", "", "extend the snapshot by this `SIZE` or share of the origin whenever it is --at full")
@@ -41,7 +42,7 @@ func tool() cli.Tool {
 			{Name: "create", Args: "VG/LV", Min: 1, Max: 1, Summary: "create a read-only snapshot of VG/LV and print its device", Flags: []string{"size", "name"}, Run: o.create},
 			{Name: "mount", Args: "VG/SNAP DIR", Min: 2, Max: 2, Summary: "mount a snapshot, or an image inside it, read-only on DIR", Flags: []string{"image"}, Run: o.mount},
 			{Name: "list", Args: "[VG]", Max: 1, Summary: "list snapshots: SNAPSHOT ORIGIN SIZE USED STATE OWNER, separated by TAB", Run: o.list},
-			{Name: "watch", Args: "VG/SNAP", Min: 1, Max: 1, Summary: "look at a snapshot every second until it is removed; fail at once when it is lost", Flags: []string{"extend", "at"}, Run: o.watch},
+			{Name: "watch", Args: "VG/SNAP", Min: 1, Max: 1, Summary: "look at a snapshot every second until it is removed; fail at once when it is lost, or its thin pool nearly full", Flags: []string{"extend", "at"}, Run: o.watch},
 			{Name: "remove", Args: "VG/SNAP", Min: 1, Max: 1, Summary: "remove a snapshot of ours with all mounts and loop devices on it", Run: o.remove},
 		},
 	}
@@ -100,13 +101,13 @@ func (o *options) create(ctx context.Context, e *cli.Env, args []string) error {
 		return err
 	}
 	if e.JSON {
-		return e.Emit(map[string]any{"changed": plan != nil, "snapshot": lv.Spec(), "origin": origin.Spec(), "device": lv.Path, "cow_bytes": lv.COW})
+		return e.Delivered(e.Emit(map[string]any{"changed": plan != nil, "snapshot": lv.Spec(), "origin": origin.Spec(), "device": lv.Path, "cow_bytes": lv.COW}))
 	}
 	if e.DryRun {
 		return nil
 	}
 	_, err = fmt.Fprintln(e.Stdout, lv.Path)
-	return err
+	return e.Delivered(err)
 }
 
 func (o *options) mount(ctx context.Context, e *cli.Env, args []string) error {
@@ -138,13 +139,13 @@ func (o *options) mount(ctx context.Context, e *cli.Env, args []string) error {
 		return err
 	}
 	if e.JSON {
-		return e.Emit(map[string]any{"changed": true, "snapshot": lv.Spec(), "mounted": point})
+		return e.Delivered(e.Emit(map[string]any{"changed": true, "snapshot": lv.Spec(), "mounted": point}))
 	}
 	if e.DryRun {
 		return nil
 	}
 	_, err = fmt.Fprintln(e.Stdout, point)
-	return err
+	return e.Delivered(err)
 }
 
 func (o *options) list(ctx context.Context, e *cli.Env, args []string) error {
@@ -229,6 +230,9 @@ func (o *options) watch(ctx context.Context, e *cli.Env, args []string) error {
 	if err == nil && e.JSON {
 		return e.Emit(map[string]any{"changed": false, "snapshot": lv.Spec(), "used_bytes": last})
 	}
+	if errors.Is(err, lvm.ErrPoolFull) {
+		err = fault.Hint(err, "lvsnap remove %s", lv.Spec())
+	}
 	return err
 }
 
@@ -262,7 +266,7 @@ func (o *options) remove(ctx context.Context, e *cli.Env, args []string) error {
 		return err
 	}
 	if e.JSON {
-		return e.Emit(map[string]any{"changed": true, "snapshot": lv.Spec()})
+		return e.Delivered(e.Emit(map[string]any{"changed": true, "snapshot": lv.Spec()}))
 	}
 	return nil
 }

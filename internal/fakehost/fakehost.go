@@ -37,7 +37,9 @@ type Device struct {
 	Major uint32   `json:"major"`
 	Minor uint32   `json:"minor"`
 	LV    string   `json:"lv"` // VG/LV
+	UUID  string   `json:"uuid"`
 	Tags  []string `json:"tags"`
+	Used  string   `json:"used"` // how this host uses it: "mounted on /mnt"
 }
 
 // Call is one call of a fake. Its output is printed after the state was written.

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"slices"
+	"strconv"
 	"strings"
 
 	"xenlvm/lib/xlcfg"
@@ -40,6 +41,7 @@ type XlBehaviour struct {
 	CreateSays string   `json:"create_says"`  // xl create fails with this
 	WrongDisk  bool     `json:"wrong_disk"`   // a created domain gets device 0:0
 	Unconnect  []string `json:"unconnected"`  // vdevs that never connect
+	Late       bool     `json:"late"`         // a guest connects its disks right before it is paused
 	Dies       bool     `json:"dies"`         // a domain ends as soon as it runs
 	Rival      string   `json:"rival"`        // this domain appears during xl create
 	Refuses    string   `json:"refuses"`      // xl refuses a file that holds this
@@ -50,15 +52,15 @@ type XlBehaviour struct {
 	GhostOf int     `json:"ghost_of"`
 }
 
-// xl knows: list; shutdown, destroy, unpause NAME; create -q -p FILE;
-// -N create -q FILE.
+// xl knows: list; shutdown, destroy, pause, unpause DOMAIN; create -q -p FILE;
+// -N create -q FILE. DOMAIN is a number if it can be read as one, else a name.
 func xl(c *Call) error {
 	args := slices.DeleteFunc(slices.Clone(c.Args), func(a string) bool { return a == "--" })
 	verb := strings.Join(args[:min(1, len(args))], "")
 	switch {
 	case slices.Equal(args, []string{"list"}):
 		return xlList(c)
-	case len(args) == 2 && slices.Contains([]string{"shutdown", "destroy", "unpause"}, verb):
+	case len(args) == 2 && slices.Contains([]string{"shutdown", "destroy", "pause", "unpause"}, verb):
 		d := c.State.domain(args[1])
 		if d == nil {
 			return fmt.Errorf("%s is an invalid domain identifier (rc=-6)", args[1])
@@ -73,8 +75,9 @@ func xl(c *Call) error {
 }
 
 func (s *State) domain(name string) *Domain {
+	id, err := strconv.Atoi(name)
 	for _, d := range s.Domains {
-		if d.Name == name {
+		if err == nil && d.ID == id || err != nil && d.Name == name {
 			return d
 		}
 	}
@@ -136,6 +139,13 @@ func xlChange(c *Call, verb string, d *Domain) error {
 	case "destroy":
 		d.Reboots = false
 		c.State.end(d)
+	case "pause":
+		d.State = "--p---"
+		for _, k := range d.Disks {
+			if c.State.Xl.Late {
+				k.State = 4
+			}
+		}
 	case "unpause":
 		d.State, d.Connecting = "", 1
 		if c.State.Xl.Dies {

@@ -2,6 +2,7 @@ package scripttest
 
 import (
 	"fmt"
+	"io"
 	"os"
 	"os/signal"
 	"path/filepath"
@@ -44,7 +45,7 @@ func load(dir string) (host, error) {
 type program struct {
 	dir     string
 	host    host
-	step    string // copy, final, or the verb of domuswitch
+	step    string // copy, final, or the verb of domuswitch; plan and check: dry runs
 	apart   bool   // it has a session of its own
 	signals chan os.Signal
 }
@@ -74,8 +75,10 @@ func play(args []string) int {
 	if err != nil {
 		return p.fail(err)
 	}
-	if slices.Contains(args, "--dry-run") {
-		return 0
+	if slices.Contains(args, "-") {
+		if b, err := io.ReadAll(os.Stdin); err != nil || strings.Contains(string(b), "planned") || len(b) == 0 {
+			return p.fail(fmt.Errorf("%s got %q, %v", p.step, b, err))
+		}
 	}
 	return p.do(act)
 }
@@ -87,6 +90,10 @@ func (p *program) fail(err error) int {
 
 func stepOf(args []string) string {
 	switch {
+	case slices.Contains(args, "--dry-run") && args[0] == "apply":
+		return "check"
+	case slices.Contains(args, "--dry-run"):
+		return "plan"
 	case !slices.Contains(args, "--snapshot"):
 		return args[0]
 	case slices.Contains(args, "--final"):
@@ -101,7 +108,7 @@ func (p *program) record(args []string) error {
 	if p.step == "start" {
 		call += " on " + p.host.Disks
 	}
-	for _, f := range []string{"--config=/x.cfg", "--timeout=9s", "--dry-run"} {
+	for _, f := range []string{"--config=/x.cfg", "--timeout=9s"} {
 		if name, _, _ := strings.Cut(f, "="); slices.Contains(args, f) {
 			call += " " + name
 		}
@@ -138,6 +145,9 @@ func (p *program) do(act string) int {
 	switch act {
 	case "":
 	case "nothing":
+		return 0
+	case "partial":
+		fmt.Print(sign + "planned\n")
 		return 0
 	case "fail", "later":
 		return p.end(1, act)
@@ -189,6 +199,8 @@ func (p *program) work() int {
 	switch p.step {
 	case "copy", "final":
 		fmt.Print(sign + "copied\n")
+	case "plan", "check":
+		fmt.Print(dry)
 	case "stop":
 		p.host.State = "stopped"
 	case "apply":

@@ -13,6 +13,7 @@ import (
 const (
 	sign  = "vm3\txvda\t/srv/vm3.img\t/dev/vg0/vm3-xvda\t"
 	moved = sign + "switched\n"
+	dry   = "a line for a shell\n"
 )
 
 // job is one run of image-to-lv.
@@ -29,7 +30,7 @@ type job struct {
 }
 
 const (
-	untilStop  = "copy, stop, "
+	untilStop  = "copy, check, stop, "
 	untilFinal = untilStop + "final, "
 	untilApply = untilFinal + "apply, "
 	again      = "start on images apart"
@@ -43,27 +44,35 @@ var (
 
 var jobs = map[string]job{
 	"the whole move": {host: up, calls: untilApply + "start on lvs", end: done, says: "vm3 runs on its new disks"},
-	"prepare":        {args: "--prepare", host: up, calls: "copy", end: up, says: "prepared"},
-	"dry run":        {args: "--dry-run", host: up, calls: "copy --dry-run", end: up},
+	"prepare":        {args: "--prepare", host: up, calls: "copy, check", end: up, says: "prepared"},
+	"dry run":        {args: "--dry-run", host: up, calls: "plan", end: up},
 	"configuration and timeout": {args: "--config=/x.cfg --timeout=9s", host: up,
-		calls: "copy --config, stop --config --timeout, final --config, apply --config, start on lvs --config --timeout", end: done},
+		calls: "copy --config, check --config, stop --config --timeout, final --config, apply --config, start on lvs --config --timeout", end: done},
 	"nobody reads": {host: up, noOne: true, calls: untilApply + "start on lvs", end: done},
 
 	// A domain that does not run is not started.
-	"stopped": {host: down, calls: "copy, final, apply", end: host{"stopped", "lvs"},
+	"stopped": {host: down, calls: "copy, check, final, apply", end: host{"stopped", "lvs"},
 		says: "was left stopped; start it with: domuswitch start vm3"},
-	"stopped, final fails":     {host: down, on: "final=fail", status: 1, calls: "copy, final", end: down},
-	"stopped, apply fails":     {host: down, on: "apply=fail", status: 1, calls: "copy, final, apply", end: down},
-	"stopped, apply and term":  {host: down, on: "apply=term", status: 130, calls: "copy, final, apply", end: host{"stopped", "lvs"}},
+	"stopped, final fails":     {host: down, on: "final=fail", status: 1, calls: "copy, check, final", end: down},
+	"stopped, apply fails":     {host: down, on: "apply=fail", status: 1, calls: "copy, check, final, apply", end: down},
+	"stopped, apply and term":  {host: down, on: "apply=term", status: 130, calls: "copy, check, final, apply", end: host{"stopped", "lvs"}},
 	"nothing to do, stopped":   {host: host{"stopped", "lvs"}, on: "copy=nothing", calls: "copy", end: host{"stopped", "lvs"}, says: "start it with: domuswitch start vm3"},
 	"nothing to do, it runs":   {host: done, on: "copy=nothing", calls: "copy", end: done},
 	"nothing to do, with file": {args: "--config=/x.cfg", host: host{"stopped", "lvs"}, on: "copy=nothing", calls: "copy --config", end: host{"stopped", "lvs"}, says: "domuswitch start --config=/x.cfg vm3"},
 
+	// What cannot be switched is found out before the domain is asked to stop. The
+	// files of a running guest are copied in part, and that is no reason.
+	"cannot be switched":          {host: up, on: "check=refused", status: 3, calls: "copy, check", end: up},
+	"cannot be switched, stopped": {host: down, on: "check=refused", status: 3, calls: "copy, check", end: down},
+	"cannot be switched, prepare": {args: "--prepare", host: up, on: "check=refused", status: 3, calls: "copy, check", end: up},
+	"check and term":              {host: up, on: "check=term", status: 130, calls: "copy, check", end: up},
+	"files":                       {host: up, on: "copy=partial", calls: untilApply + "start on lvs", end: done},
+
 	// The exit status is that of the program that failed.
 	"copy fails":    {host: up, on: "copy=fail", status: 1, calls: "copy", end: up},
 	"copy differs":  {host: up, on: "copy=differs", status: 5, calls: "copy", end: up},
-	"stop refused":  {host: up, on: "stop=refused", status: 3, calls: "copy, stop", end: up, not: "waiting"},
-	"stop too late": {host: up, on: "stop=fail", status: 1, calls: "copy, stop", end: up, says: "vm3 has not shut down; if it does so later: domuswitch start vm3"},
+	"stop refused":  {host: up, on: "stop=refused", status: 3, calls: "copy, check, stop", end: up, not: "waiting"},
+	"stop too late": {host: up, on: "stop=fail", status: 1, calls: "copy, check, stop", end: up, says: "vm3 has not shut down; if it does so later: domuswitch start vm3"},
 	"final fails":   {host: up, on: "final=fail", status: 1, calls: untilFinal + again, end: up},
 	"final differs": {host: up, on: "final=differs", status: 5, calls: untilFinal + again, end: up},
 	"apply fails":   {host: up, on: "apply=fail", status: 1, calls: untilApply + again, end: up},
@@ -80,12 +89,12 @@ var jobs = map[string]job{
 		calls: untilApply + "start on lvs, revert apart, " + again, end: up},
 
 	// A guest that was asked to shut down does so when nobody waits any more.
-	"stop too late, and then it ends": {host: up, on: "stop=later", status: 1, calls: "copy, stop, " + again, end: up},
-	"stop interrupted, then it ends":  {host: up, on: "stop=hangup-later", status: 130, calls: "copy, stop, " + again, end: up},
+	"stop too late, and then it ends": {host: up, on: "stop=later", status: 1, calls: untilStop + again, end: up},
+	"stop interrupted, then it ends":  {host: up, on: "stop=hangup-later", status: 130, calls: untilStop + again, end: up},
 
 	// The script alone gets SIGTERM while a program runs, which ends well.
 	"copy and term":  {host: up, on: "copy=term", status: 130, calls: "copy", end: up},
-	"stop and term":  {host: up, on: "stop=term", status: 130, calls: "copy, stop, " + again, end: up},
+	"stop and term":  {host: up, on: "stop=term", status: 130, calls: untilStop + again, end: up},
 	"final and term": {host: up, on: "final=term", status: 130, calls: untilFinal + again, end: up},
 	"apply and term": {host: up, on: "apply=term", status: 130, calls: untilApply + "revert apart, " + again, end: up},
 	"start and term": {host: up, on: "start=term", status: 130, calls: untilApply + "start on lvs", end: done, says: "vm3 runs; 'domuswitch show vm3' prints on which disks"},
@@ -94,7 +103,7 @@ var jobs = map[string]job{
 
 	// The terminal goes away, and says so once more while back works.
 	"copy and hangup":  {host: up, noOne: true, on: "copy=hangup", status: 130, calls: "copy", end: up},
-	"stop and hangup":  {host: up, noOne: true, on: "stop=hangup-later start=hangup", status: 130, calls: "copy, stop, " + again, end: up},
+	"stop and hangup":  {host: up, noOne: true, on: "stop=hangup-later start=hangup", status: 130, calls: untilStop + again, end: up},
 	"final and hangup": {host: up, noOne: true, on: "final=hangup start=hangup", status: 130, calls: untilFinal + again, end: up},
 	"apply and hangup": {host: up, noOne: true, on: "apply=hangup start=hangup", status: 130, calls: untilApply + again, end: up},
 	"start and hangup": {host: up, noOne: true, on: "start=hangup start=hangup revert=hangup", status: 130,
@@ -155,7 +164,10 @@ func (j job) run(t *testing.T, shell, script string) {
 		t.Errorf("it does not say %q", j.says)
 	}
 	want := map[bool]string{true: moved}[j.status == 0 && strings.Contains(j.calls, "apply")]
-	if j.args == "--prepare" {
+	switch {
+	case j.args == "--dry-run":
+		want = dry
+	case j.args == "--prepare" && j.status == 0:
 		want = sign + "copied\n"
 	}
 	if j.not != "" && strings.Contains(stderr.String(), j.not) {

@@ -89,9 +89,6 @@ func (f *File) replaceable() error {
 	return nil
 }
 
-// Mode is the file's mode.
-func (f *File) Mode() os.FileMode { return f.info.Mode() }
-
 // Replace puts content in the file's place and returns when it is on disk. The
 // cause is ErrChanged when the file is no longer what Read saw. After any error
 // the old file is untouched and no temporary one is left, with one exception:

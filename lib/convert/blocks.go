@@ -130,7 +130,8 @@ func counted(d *Disk) (int64, error) {
 }
 
 // watched does work that reads a snapshot, while the snapshot is looked at every
-// second; the work ends as soon as the snapshot is lost. While the domain runs,
+// second; the work ends as soon as the snapshot is lost, or its thin pool nearly
+// full: all that live in it matter more than the copy. While the domain runs,
 // work is done at the lowest priority; while it is stopped, somebody waits.
 func (c *Conversion) watched(ctx context.Context, s *snapshot, work func(context.Context) error) error {
 	if c.Running {
@@ -149,18 +150,18 @@ func (c *Conversion) watched(ctx context.Context, s *snapshot, work func(context
 				c.rep.Infof("%v", trouble)
 			}
 		})
-		if errors.Is(err, lvm.ErrLost) {
+		if mustEnd(err) {
 			cancel(err)
 		}
 		watching <- err
 	}()
 	err := work(ctx)
 	cancel(nil)
-	if werr := <-watching; werr != nil && !errors.Is(werr, lvm.ErrLost) && !errors.Is(werr, context.Canceled) && err == nil {
+	if werr := <-watching; werr != nil && !mustEnd(werr) && !errors.Is(werr, context.Canceled) && err == nil {
 		err = werr // nobody watched to the end: what was read is not known to be good
 	}
 	// The last word on the snapshot comes after the last byte was read.
-	if _, lost := snap.Usage(s.lv); lost != nil {
+	if _, lost := snap.Usage(s.lv); lost != nil && !errors.Is(lost, lvm.ErrPoolFull) {
 		err = errors.Join(lost, err)
 	}
 	if errors.Is(err, lvm.ErrLost) {
@@ -168,6 +169,9 @@ func (c *Conversion) watched(ctx context.Context, s *snapshot, work func(context
 	}
 	return err
 }
+
+// mustEnd says whether this is the end of a snapshot that is watched.
+func mustEnd(err error) bool { return errors.Is(err, lvm.ErrLost) || errors.Is(err, lvm.ErrPoolFull) }
 
 // tooSmall says what size the snapshot should have had: it filled up while the
 // part done was read, so the whole needs so much more. A quarter is added.

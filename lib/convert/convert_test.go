@@ -39,6 +39,12 @@ func ext4(label string) diskimg.Info {
 	return diskimg.Info{Kind: diskimg.Filesystem, Signature: &diskimg.Signature{Type: "ext4", Label: label}, Format: diskimg.Raw, Size: 1 << 30, FileSize: 1 << 30}
 }
 
+func signed(kind string) diskimg.Info {
+	i := ext4("")
+	i.Signature.Type = kind
+	return i
+}
+
 func table() diskimg.Info {
 	return diskimg.Info{Kind: diskimg.Table, Table: &diskimg.PartitionTable{Type: "gpt"}, Format: diskimg.Raw, Size: 1 << 30}
 }
@@ -68,7 +74,12 @@ func TestChooseMethod(t *testing.T) {
 		{"a partition table", Options{Method: Auto}, table(), "raw", Destination{}, Blocks, ""},
 		{"qcow2", Options{Method: Auto}, qcow2, "qcow2", Destination{}, Blocks, ""},
 		{"files asked for", Options{Method: Files}, ext4(""), "raw", Destination{}, Files, ""},
-		{"files of a partition table", Options{Method: Files}, table(), "raw", Destination{}, "", "cannot copy /i file by file: it is a raw image that holds a gpt partition table"},
+		{"files of a partition table", Options{Method: Files}, table(), "raw", Destination{}, Blocks, ""},
+		{"files of a partition table, too small", Options{Method: Files}, table(), "raw", volume(1<<20, blank, false), "", "block by block"},
+		{"files of swap", Options{Method: Files}, signed("swap"), "raw", Destination{}, Blocks, ""},
+		{"files of zeros", Options{Method: Files}, blank, "raw", Destination{}, Blocks, ""},
+		{"files of a kind that we do not copy", Options{Method: Files}, signed("btrfs"), "raw", Destination{}, "", "cannot copy /i file by file: it is a raw image that holds btrfs"},
+		{"files of unknown data", Options{Method: Files}, diskimg.Info{Kind: diskimg.Unknown, Format: diskimg.Raw}, "raw", Destination{}, "", "file by file"},
 		{"files of qcow2", Options{Method: Files}, qcow2, "qcow2", Destination{}, "", "file by file"},
 		{"files onto our own", Options{Method: Auto}, ext4(""), "raw", volume(1<<20, ext4("x"), true), Files, ""},
 		{"too small by a sector", Options{Method: Blocks}, ext4(""), "raw", volume(1<<30-512, blank, false), "", "the volume only 1073741312"},
@@ -85,6 +96,36 @@ func TestChooseMethod(t *testing.T) {
 		case tt.err != "" && (err == nil || !strings.Contains(err.Error(), tt.err) || fault.StatusOf(err) != fault.Refused || len(fault.Hints(err)) == 0):
 			t.Errorf("%s: %v (hints %q); want %q, refused, with a hint", tt.name, err, fault.Hints(err), tt.err)
 		}
+	}
+}
+
+// One disk that goes by files is what --method files asks for; none is not.
+func TestFilesForNone(t *testing.T) {
+	for _, tt := range []struct {
+		asked   Method
+		chosen  []Method
+		refused bool
+	}{{Files, []Method{Blocks, Files}, false}, {Files, []Method{Blocks, Blocks}, true}, {Auto, []Method{Blocks}, false}, {Blocks, []Method{Blocks}, false}} {
+		c := &Conversion{o: Options{Domain: "vm3", Method: tt.asked}}
+		for _, m := range tt.chosen {
+			c.Disks = append(c.Disks, &Disk{Method: m})
+		}
+		if err := c.checkMethod(); (fault.StatusOf(err) == fault.Refused) != tt.refused {
+			t.Errorf("--method %s, chosen %v: %v; refused: want %v", tt.asked, tt.chosen, err, tt.refused)
+		}
+	}
+}
+
+// Snapshots and thin destinations may meet in one pool.
+func TestFromPools(t *testing.T) {
+	thin := func(name string, used float64) lvm.LV {
+		return lvm.LV{VG: "vg0", Name: name, Type: "thin", Pool: "pool", Size: 1000, Used: used}
+	}
+	a, b := &Disk{Origin: thin("images", 50), Dest: Destination{LV: thin("a", 25)}}, &Disk{Origin: lvm.LV{VG: "vg0", Name: "thick"}, Dest: Destination{LV: lvm.LV{VG: "vg0", Name: "b"}}}
+	c := &Conversion{o: Options{SnapshotSize: units.Share{Percent: 10}}, Disks: []*Disk{a, b}}
+	got := c.fromPools([]*snapshot{{lv: thin("s", 50), disks: []*Disk{a}}, {lv: lvm.LV{VG: "vg0", Name: "t"}, disks: []*Disk{b}}})
+	if want := map[string]units.Bytes{"vg0/pool": 100 + 750}; cmp.Diff(want, got) != "" {
+		t.Error(cmp.Diff(want, got))
 	}
 }
 

@@ -31,6 +31,8 @@ func (c *Conversion) chooseMethod(d *Disk) error {
 		recorded = d.past.method
 	}
 	switch {
+	case c.o.Method == Files && fileless(d):
+		d.Method, d.Why = Blocks, "it holds no files but "+describe(d.Info)
 	case c.o.Method != Auto:
 		d.Method, d.Why = c.o.Method, "asked for"
 	case recorded != "":
@@ -54,6 +56,29 @@ func (c *Conversion) chooseMethod(d *Disk) error {
 	return c.checkBlocks(d)
 }
 
+// fileless says whether an image holds no files of its own, so that whoever asks
+// for the files method cannot mean it. Data that nobody knows may be files.
+func fileless(d *Disk) bool {
+	if d.Format != string(diskimg.Raw) {
+		return false
+	}
+	switch d.Info.Kind {
+	case diskimg.Blank, diskimg.Table:
+		return true
+	case diskimg.Filesystem:
+		return slices.Contains([]string{"swap", "crypto_LUKS", "LVM2_member", "linux_raid_member"}, d.Info.Signature.Type)
+	}
+	return false
+}
+
+// checkMethod refuses to copy no disk at all in the way that was asked for.
+func (c *Conversion) checkMethod() error {
+	if c.o.Method != Files || slices.ContainsFunc(c.Disks, func(d *Disk) bool { return d.Method == Files }) {
+		return nil
+	}
+	return fault.Hint(fault.Refuse("cannot copy %s file by file: no image of it holds a file system", c.o.Domain), "--method blocks")
+}
+
 // describe says what an image holds.
 func describe(i diskimg.Info) string {
 	switch i.Kind {
@@ -61,14 +86,19 @@ func describe(i diskimg.Info) string {
 		return i.Signature.Type
 	case diskimg.Table:
 		return "a " + i.Table.Type + " partition table"
+	case diskimg.Blank:
+		return "zeros"
 	}
 	return string(i.Kind)
 }
 
 func (c *Conversion) checkBlocks(d *Disk) error {
 	if size := units.Bytes(d.Info.Size); d.Dest.Exists && d.Dest.LV.Size < size {
-		return fault.Hint(fault.Refuse("cannot copy %s to %s block by block: the image is %d bytes, the volume only %d", d.Image, d.Dest.LV.Spec(), size, d.Dest.LV.Size),
-			"lvextend --size %db %s, or make a smaller file system on it and use --method files", size, d.Dest.LV.Spec())
+		err := fault.Refuse("cannot copy %s to %s block by block: the image is %d bytes, the volume only %d", d.Image, d.Dest.LV.Spec(), size, d.Dest.LV.Size)
+		if fsType(d.Info) != "" {
+			err = fault.Hint(err, "or make a smaller file system on it and use --method files")
+		}
+		return fault.Hint(err, "lvextend --size %db %s", size, d.Dest.LV.Spec())
 	}
 	return c.checkForeign(d, d.Dest.Foreign)
 }

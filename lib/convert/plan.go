@@ -188,7 +188,13 @@ func (c *Conversion) planCopy(ctx context.Context, s *snapshot, d *Disk) (step.P
 		},
 	}, {
 		What: "verify " + d.Dest.Path,
-		Do:   func(ctx context.Context) error { return c.verify(ctx, d, pass) },
+		Do: func(ctx context.Context) error {
+			verify := func(ctx context.Context) error { return c.verify(ctx, d, pass) }
+			if s.lv.Thin() { // it is not read any more, and still fills its pool
+				return c.watched(ctx, s, verify)
+			}
+			return verify(ctx)
+		},
 	}}, nil
 }
 

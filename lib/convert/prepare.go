@@ -70,6 +70,9 @@ func Prepare(ctx context.Context, r run.Runner, rep Reporter, j *journal.Journal
 			return nil, err
 		}
 	}
+	if err := c.checkMethod(); err != nil {
+		return nil, err
+	}
 	return c, nil
 }
 
@@ -193,30 +196,22 @@ func (c *Conversion) findOrigin(ctx context.Context, d *Disk) error {
 // checkOthers refuses images and destinations that another domain uses: running,
 // or by its configuration.
 func (c *Conversion) checkOthers(ctx context.Context) error {
-	domains, err := xl.List(ctx, c.r)
+	uses, err := xl.Uses(ctx, c.r)
 	if err != nil {
 		return err
 	}
-	for _, dom := range domains {
-		if dom.ID == 0 {
-			continue
-		}
-		live, err := xl.Disks(ctx, c.r, dom.ID)
-		if err != nil {
-			return err
-		}
-		for _, l := range live {
-			for _, d := range c.Disks {
-				if dom.Name == c.o.Domain && xlcfg.SameDevice(l.VDev, d.VDev) && !runsOn(l, d.Image) {
-					return fault.Hint(fault.Refuse("cannot copy %s: the disk %s of domain %s, which runs, is something else (%s)", d.Image, l.VDev, dom.Name, l.Path),
-						"if the file was replaced while %s runs, its data is only in the file that it holds open: do not stop it", dom.Name)
-				}
-				if dom.Name != c.o.Domain && sameFile(l, d.Image) {
-					return fault.Refuse("cannot copy %s: domain %s has it as its disk %s", d.Image, dom.Name, l.VDev)
-				}
-				if d.Dest.Exists && l.HasDevice && (blkdev.Number{Major: l.Major, Minor: l.Minor}) == d.Dest.Node.Number {
-					return fault.Refuse("cannot copy to %s: domain %s has it as its disk %s", d.Dest.Path, dom.Name, l.VDev)
-				}
+	for _, u := range uses {
+		dom, l := u.Domain, u.Disk
+		for _, d := range c.Disks {
+			if dom.Name == c.o.Domain && xlcfg.SameDevice(l.VDev, d.VDev) && !runsOn(l, d.Image) {
+				return fault.Hint(fault.Refuse("cannot copy %s: the disk %s of domain %s, which runs, is something else (%s)", d.Image, l.VDev, dom.Name, l.Path),
+					"if the file was replaced while %s runs, its data is only in the file that it holds open: do not stop it", dom.Name)
+			}
+			if dom.Name != c.o.Domain && sameFile(l, d.Image) {
+				return fault.Refuse("cannot copy %s: domain %s has it as its disk %s", d.Image, dom.Name, l.VDev)
+			}
+			if d.Dest.Exists && l.HasDevice && (blkdev.Number{Major: l.Major, Minor: l.Minor}) == d.Dest.Node.Number {
+				return fault.Refuse("cannot copy to %s: domain %s has it as its disk %s", d.Dest.Path, dom.Name, l.VDev)
 			}
 		}
 	}
@@ -224,10 +219,10 @@ func (c *Conversion) checkOthers(ctx context.Context) error {
 		if !d.Dest.Exists {
 			continue
 		}
-		user, err := xl.ConfiguredFor(c.o.XenDir, d.Dest.Path)
-		if err != nil {
-			return err
-		}
+		user := xl.ConfiguredFor(c.o.XenDir, "", func(target string) bool {
+			dev, err := blkdev.Stat(target)
+			return err == nil && dev.Number == d.Dest.Node.Number
+		})
 		if user != "" {
 			return fault.Refuse("cannot copy to %s: the configuration %s has it as a disk", d.Dest.Path, user)
 		}

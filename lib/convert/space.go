@@ -4,15 +4,17 @@ import (
 	"context"
 	"os"
 	"path/filepath"
+	"strings"
 
 	"xenlvm/lib/fault"
 	"xenlvm/lib/host"
 	"xenlvm/lib/lvm"
+	"xenlvm/lib/snap"
 	"xenlvm/lib/units"
 )
 
 // checkSpace refuses when the new volumes and the snapshots together do not fit
-// their volume groups, or the digests the file system of the journal.
+// their volume groups or thin pools, or the digests the file system of the journal.
 func (c *Conversion) checkSpace(ctx context.Context, snaps []*snapshot) error {
 	need := map[string]units.Bytes{}
 	groups := map[string]lvm.VG{}
@@ -47,7 +49,30 @@ func (c *Conversion) checkSpace(ctx context.Context, snaps []*snapshot) error {
 			return err
 		}
 	}
+	for pool, want := range c.fromPools(snaps) {
+		vg, name, _ := strings.Cut(pool, "/")
+		if err := snap.CheckPool(ctx, c.r, vg, name, want); err != nil {
+			return err
+		}
+	}
 	return host.NeedSpace(ctx, existing(c.o.StateDir), digests+1<<20)
+}
+
+// fromPools is what the conversion may take from each thin pool VG/POOL: for
+// snapshots, and for those parts of thin destinations that hold nothing yet.
+func (c *Conversion) fromPools(snaps []*snapshot) map[string]units.Bytes {
+	pools := map[string]units.Bytes{}
+	for _, s := range snaps {
+		if s.lv.Thin() {
+			pools[s.lv.VG+"/"+s.lv.Pool] += snap.PoolShare(s.disks[0].Origin, c.o.SnapshotSize)
+		}
+	}
+	for _, d := range c.Disks {
+		if v := d.Dest.LV; v.Thin() {
+			pools[v.VG+"/"+v.Pool] += v.Size - units.Bytes(float64(v.Size)*v.Used/100)
+		}
+	}
+	return pools
 }
 
 // existing is dir, or the nearest directory above it that exists.

@@ -19,6 +19,8 @@ import (
 	"golang.org/x/sys/unix"
 
 	"xenlvm/lib/blkdev"
+	"xenlvm/lib/fault"
+	"xenlvm/lib/run"
 )
 
 const (
@@ -63,6 +65,18 @@ func OpenCount(n blkdev.Number) (int, error) {
 		return 0, err
 	}
 	return int(b.request().Open_count), nil
+}
+
+// Idle is the Idle of blkdev, and sees a guest's backend as well: it holds no
+// claim, but has the device open.
+func Idle(d blkdev.Device) error {
+	if err := d.Idle(); err != nil {
+		return err
+	}
+	if n, err := OpenCount(d.Number); err == nil && n > 0 {
+		return fault.Hint(fault.Refuse("cannot write to %s: somebody has it open, perhaps a running domain", d.Path), "xl list; %s", run.Quote("dmsetup", "info", d.Path))
+	}
+	return nil
 }
 
 // buffer is what an ioctl is asked and answered in. An array of uint64 is

@@ -27,6 +27,10 @@ import (
 // DefaultDir is where the journals of all domains are.
 const DefaultDir = "/var/lib/xenlvm"
 
+// locks is where the locks of the host's domains are, wherever their journals
+// are: a domain belongs to the machine that it runs on.
+const locks = "/run/xenlvm/lock"
+
 const (
 	version  = 1
 	fileName = "journal.jsonl"
@@ -47,7 +51,10 @@ type Record struct {
 type Journal struct {
 	Dir    string
 	Domain string
-	tool   string
+	// Locks is the directory of the lock. Open sets it to the one that all runs
+	// on this machine share.
+	Locks string
+	tool  string
 }
 
 // Open names the journal of domain below dir. It creates nothing.
@@ -55,7 +62,7 @@ func Open(dir, domain, tool string) (*Journal, error) {
 	if domain == "" || domain == "." || domain == ".." || strings.ContainsAny(domain, "/\x00\n\t") {
 		return nil, fault.Refuse("cannot keep a journal for domain %q: its name cannot name a directory", domain)
 	}
-	return &Journal{Dir: filepath.Join(dir, domain), Domain: domain, tool: tool}, nil
+	return &Journal{Dir: filepath.Join(dir, domain), Domain: domain, Locks: locks, tool: tool}, nil
 }
 
 // Path is the path of a file beside the journal.
@@ -63,10 +70,10 @@ func (j *Journal) Path(name string) string { return filepath.Join(j.Dir, name) }
 
 // Lock takes the domain for one run. It returns what releases it.
 func (j *Journal) Lock() (release func(), err error) {
-	if err := j.makeDir(); err != nil {
-		return nil, err
+	if err := os.MkdirAll(j.Locks, 0o700); err != nil {
+		return nil, fmt.Errorf("cannot lock domain %s: %w", j.Domain, err)
 	}
-	f, err := os.OpenFile(j.Path("lock"), os.O_CREATE|os.O_RDWR|unix.O_NOFOLLOW, 0o600)
+	f, err := os.OpenFile(filepath.Join(j.Locks, j.Domain), os.O_CREATE|os.O_RDWR|unix.O_NOFOLLOW, 0o600)
 	if err != nil {
 		return nil, fmt.Errorf("cannot lock domain %s: %w", j.Domain, err)
 	}
@@ -85,7 +92,9 @@ func (j *Journal) Lock() (release func(), err error) {
 	return func() { f.Close() }, nil
 }
 
-func (j *Journal) makeDir() error {
+// MakeDir makes the directory of the journal, for the files beside it. Append
+// does so, too.
+func (j *Journal) MakeDir() error {
 	if err := os.MkdirAll(j.Dir, 0o700); err != nil {
 		return fmt.Errorf("cannot keep a journal for domain %s: %w", j.Domain, err)
 	}
@@ -113,7 +122,7 @@ func (j *Journal) append(kind string, data any) error {
 	if err != nil {
 		return err
 	}
-	if err := j.makeDir(); err != nil {
+	if err := j.MakeDir(); err != nil {
 		return err
 	}
 	f, err := os.OpenFile(j.Path(fileName), os.O_CREATE|os.O_RDWR|unix.O_NOFOLLOW, 0o600)

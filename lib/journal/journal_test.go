@@ -3,6 +3,7 @@ package journal
 import (
 	"encoding/json"
 	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 
@@ -15,6 +16,7 @@ func open(t *testing.T) *Journal {
 	if err != nil {
 		t.Fatal(err)
 	}
+	j.Locks = filepath.Join(t.TempDir(), "lock")
 	return j
 }
 
@@ -146,6 +148,38 @@ func TestLock(t *testing.T) {
 		t.Fatalf("after release: %v", err)
 	}
 	release()
+}
+
+// Two runs see each other wherever each keeps its journal.
+func TestLockBelongsToTheMachine(t *testing.T) {
+	var all []*Journal
+	for _, name := range []string{"vm3", "vm3", "vm4"} {
+		j, err := Open(t.TempDir(), name, "test")
+		if err != nil {
+			t.Fatal(err)
+		}
+		if j.Locks != "/run/xenlvm/lock" {
+			t.Errorf("the lock is in %s", j.Locks)
+		}
+		all = append(all, j)
+	}
+	dir := t.TempDir()
+	for _, j := range all {
+		j.Locks = dir
+	}
+	release, err := all[0].Lock()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer release()
+	if _, err := all[1].Lock(); fault.StatusOf(err) != fault.Refused {
+		t.Errorf("the same domain, another journal: %v", err)
+	}
+	other, err := all[2].Lock()
+	if err != nil {
+		t.Fatalf("another domain: %v", err)
+	}
+	other()
 }
 
 func TestNamesThatAreNoDirectory(t *testing.T) {

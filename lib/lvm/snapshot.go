@@ -17,8 +17,8 @@ var ErrLost = errors.New("the snapshot overflowed and is lost")
 // plain volume of it before it removes it.
 var ErrNoSnapshot = errors.New("it is no snapshot")
 
-// Usage is how full a snapshot's COW space is, in bytes. A thin snapshot has
-// none: both are zero.
+// Usage is how much of a space is in use, in bytes. A thin snapshot has no COW
+// space of its own: both are zero.
 type Usage struct {
 	Used, Size units.Bytes
 }
@@ -57,14 +57,26 @@ func parseStatus(line string) (Usage, error) {
 	case f[2] != "snapshot" || len(f) < 4:
 		return Usage{}, fmt.Errorf("%w but %q", ErrNoSnapshot, strings.TrimSpace(line))
 	}
-	used, total, ok := strings.Cut(f[3], "/")
-	if !ok {
+	if !strings.Contains(f[3], "/") {
 		return Usage{}, ErrLost // Invalid, Overflow, Merge failed
 	}
-	u, err1 := strconv.ParseInt(used, 10, 64)
-	t, err2 := strconv.ParseInt(total, 10, 64)
-	if err := errors.Join(err1, err2); err != nil || u < 0 || t <= 0 {
+	u, err := parseBlocks(f[3], units.Sector)
+	if err != nil {
 		return Usage{}, fmt.Errorf("unknown status %q", line)
 	}
-	return Usage{units.Bytes(u) * units.Sector, units.Bytes(t) * units.Sector}, nil
+	return u, nil
+}
+
+// parseBlocks reads USED/TOTAL, which are counted in blocks.
+func parseBlocks(s string, block units.Bytes) (Usage, error) {
+	used, total, _ := strings.Cut(s, "/")
+	u, err1 := strconv.ParseInt(used, 10, 64)
+	t, err2 := strconv.ParseInt(total, 10, 64)
+	if err := errors.Join(err1, err2); err != nil {
+		return Usage{}, err
+	}
+	if u < 0 || t <= 0 {
+		return Usage{}, fmt.Errorf("%s is no share", s)
+	}
+	return Usage{units.Bytes(u) * block, units.Bytes(t) * block}, nil
 }

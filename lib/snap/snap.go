@@ -27,7 +27,7 @@ const (
 type Request struct {
 	Origin lvm.LV
 	Name   string
-	COW    units.Share // of a thick origin; a thin one takes space from its pool
+	COW    units.Share // of its own, or what a thin one may take from its pool
 	Tags   []string    // beside lvm.TagSnapshot
 	Reuse  bool        // an existing snapshot will do, however old
 }
@@ -63,6 +63,9 @@ func (q Request) Plan(ctx context.Context, r run.Runner) (step.Plan, lvm.LV, err
 	}
 	if o.Thin() {
 		snap.Type, snap.Pool = "thin", o.Pool
+		if err := CheckPool(ctx, r, o.VG, o.Pool, PoolShare(o, q.COW)); err != nil {
+			return nil, snap, err
+		}
 	} else if snap.COW, err = cowSize(ctx, r, o, q.COW); err != nil {
 		return nil, snap, err
 	}
@@ -123,20 +126,25 @@ type Extension struct {
 	By units.Share // of the origin
 }
 
-// Usage asks the kernel how full the snapshot is. The error is lvm.ErrLost when it
-// has overflowed, and os.ErrNotExist when it is gone.
+// Usage asks the kernel how full the snapshot is, or the data of a thin one's
+// pool. The error is lvm.ErrLost when it has overflowed, lvm.ErrPoolFull when its
+// pool is about to, and os.ErrNotExist when it is gone.
 func Usage(v lvm.LV) (lvm.Usage, error) {
 	status, err := dm.Status(v.DMPath)
 	if err != nil {
 		return lvm.Usage{}, err
 	}
-	return lvm.ParseUsage(v, status)
+	u, err := lvm.ParseUsage(v, status)
+	if err != nil || !v.Thin() {
+		return u, err
+	}
+	return poolUsage(v)
 }
 
 // Watch looks at the snapshot every second until the context ends, and tells
 // seen how full it is, and what went wrong with extending it. It returns an
-// error that is lvm.ErrLost as soon as the snapshot has overflowed, and nil when
-// it is removed.
+// error that is lvm.ErrLost as soon as the snapshot has overflowed, lvm.ErrPoolFull
+// when its thin pool is nearly full, and nil when it is removed.
 func Watch(ctx context.Context, r run.Runner, v lvm.LV, x Extension, seen func(lvm.Usage, error)) error {
 	tick := time.NewTicker(Every)
 	defer tick.Stop()
@@ -153,7 +161,7 @@ func Watch(ctx context.Context, r run.Runner, v lvm.LV, x Extension, seen func(l
 			return err
 		}
 		var trouble error
-		if x.At > 0 && u.Percent() >= x.At {
+		if x.At > 0 && !v.Thin() && u.Percent() >= x.At {
 			if _, trouble = r.Run(ctx, lvm.Extend(v.Spec(), max(x.By.Of(v.Size), 1))); trouble != nil {
 				trouble = fmt.Errorf("cannot extend snapshot %s at %.0f %% of %s: %w", v.Spec(), u.Percent(), u.Size, trouble)
 			}

@@ -9,6 +9,7 @@ import (
 	"strings"
 
 	"xenlvm/lib/fault"
+	"xenlvm/lib/xlcfg"
 )
 
 // ConfigDir is where the configurations of a host's domains are.
@@ -23,9 +24,15 @@ var ErrNoConfig = errors.New("no configuration")
 
 // candidate is a file that may configure the domain.
 type candidate struct {
-	path string
-	name string // the domain that it configures
-	err  error  // it cannot be read or parsed
+	path   string
+	config *xlcfg.File
+	err    error // it cannot be read or parsed
+}
+
+// name is the domain that it configures.
+func (c candidate) name() string {
+	name, _ := c.config.String("name")
+	return name
 }
 
 // FindConfig returns the file that configures domain name: DIR/NAME.cfg or
@@ -46,7 +53,7 @@ func FindConfig(dir, name string) (string, error) {
 				return "", c.err
 			}
 			r, err := filepath.EvalSymlinks(c.path)
-			if c.err == nil && err == nil && c.name == name && !slices.Contains(real, r) {
+			if c.err == nil && err == nil && c.name() == name && !slices.Contains(real, r) {
 				found, real = append(found, c.path), append(real, r)
 			}
 		}
@@ -61,7 +68,7 @@ func FindConfig(dir, name string) (string, error) {
 	}
 	for _, c := range look(first) {
 		if c.err == nil {
-			return "", fault.Refuse("cannot use %s for domain %s: its name is %q", c.path, name, c.name)
+			return "", fault.Refuse("cannot use %s for domain %s: its name is %q", c.path, name, c.name())
 		}
 	}
 	err := fmt.Errorf("cannot find domain %s: %w in %s has that name", name, ErrNoConfig, dir)
@@ -83,21 +90,18 @@ func entries(dir, suffix string) []string {
 	return paths
 }
 
-// look reads those of the paths that are regular files.
+// look reads those of the paths that are there. A directory may have any name
+// but that of a configuration.
 func look(paths []string) []candidate {
 	var all []candidate
 	for _, p := range paths {
-		info, err := os.Stat(p)
-		if err != nil || !info.Mode().IsRegular() || info.Size() > MaxConfig {
+		_, err := os.Lstat(p)
+		info, errStat := os.Stat(p)
+		if err != nil || errStat == nil && info.IsDir() && filepath.Ext(p) != ".cfg" {
 			continue
 		}
-		c := candidate{path: p}
-		f, err := ReadConfig(p)
-		if err == nil {
-			c.name, _ = f.String("name")
-		}
-		c.err = err
-		all = append(all, c)
+		config, err := ReadConfig(p)
+		all = append(all, candidate{p, config, err})
 	}
 	return all
 }

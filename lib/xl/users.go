@@ -1,6 +1,7 @@
 package xl
 
 import (
+	"context"
 	"errors"
 	"io"
 	"os"
@@ -9,6 +10,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"xenlvm/lib/fault"
+	"xenlvm/lib/run"
 	"xenlvm/lib/xlcfg"
 )
 
@@ -49,29 +51,48 @@ func ReadConfig(path string) (*xlcfg.File, error) {
 	return config, nil
 }
 
-// ConfiguredFor is a configuration below dir in which the block device at path
-// is a disk, under whatever name; "" when there is none. A file that xl would
-// not read is passed over: it starts no domain.
-func ConfiguredFor(dir, path string) (string, error) {
-	var device unix.Stat_t
-	if err := unix.Stat(path, &device); err != nil {
-		return "", fault.Refuse("cannot use %s: %w", path, err)
+// Use is a disk that a domain has at this moment.
+type Use struct {
+	Domain Domain
+	Disk   Disk
+}
+
+// Uses returns the disks that the domains of this host have at this moment,
+// Domain-0 apart.
+func Uses(ctx context.Context, r run.Runner) ([]Use, error) {
+	domains, err := List(ctx, r)
+	if err != nil {
+		return nil, err
 	}
-	for _, c := range look(slices.Concat(entries(dir, ".cfg"), entries(dir+"/auto", ""))) {
-		config, err := ReadConfig(c.path)
-		if err != nil {
+	var uses []Use
+	for _, d := range domains {
+		if d.ID == 0 {
 			continue
 		}
-		disks, err := config.Disks()
+		disks, err := Disks(ctx, r, d.ID)
 		if err != nil {
-			continue
+			return nil, err
 		}
-		for _, d := range disks {
-			var st unix.Stat_t
-			if unix.Stat(d.Target, &st) == nil && st.Mode&unix.S_IFMT == unix.S_IFBLK && st.Rdev == device.Rdev {
-				return c.path, nil
-			}
+		for _, k := range disks {
+			uses = append(uses, Use{d, k})
 		}
 	}
-	return "", nil
+	return uses, nil
+}
+
+// ConfiguredFor is a configuration below dir, under whatever name, with a disk
+// whose target is the one that is asks for; "" when there is none. Those of the
+// domain except, if it is not empty, are left out. A file that xl would not read
+// is passed over: it starts no domain.
+func ConfiguredFor(dir, except string, is func(target string) bool) string {
+	for _, c := range look(slices.Concat(entries(dir, ""), entries(dir+"/auto", ""))) {
+		if c.err != nil || except != "" && c.name() == except {
+			continue
+		}
+		disks, err := c.config.Disks()
+		if err == nil && slices.ContainsFunc(disks, func(d xlcfg.Disk) bool { return d.Target != "" && is(d.Target) }) {
+			return c.path
+		}
+	}
+	return ""
 }

@@ -42,6 +42,10 @@ type Domain struct {
 // A name may hold blanks, so the line is read from its end.
 var row = regexp.MustCompile(`^(.*?) +(\d+) +\d+ +\d+ +([r-][b-][p-][s-][c-][d-]) +[\d.]+$`)
 
+// Number is the domain for the commands below, which take a name or a number:
+// whatever else may get its name, this is it.
+func (d Domain) Number() string { return strconv.Itoa(d.ID) }
+
 // List returns all domains, Domain-0 included. One whose name is gone already,
 // because it is dying, is called "(null)".
 func List(ctx context.Context, r run.Runner) ([]Domain, error) {
@@ -104,6 +108,9 @@ func CheckName(name string) error {
 	if name == "" || strings.ContainsFunc(name, func(r rune) bool { return r < ' ' || r == 0x7f }) {
 		return fault.BadUsage("cannot use domain name %q: it is empty or holds a control character", name)
 	}
+	if strings.Trim(name, "0123456789") == "" {
+		return fault.Refuse("cannot work on domain %s: xl would take the name for the number of another domain", name)
+	}
 	if name == "Domain-0" {
 		return fault.Refuse("cannot work on Domain-0: it is this host")
 	}
@@ -114,14 +121,17 @@ func CheckName(name string) error {
 func Shutdown(name string) run.Cmd { return change("shutdown", name) }
 
 // Destroy ends a domain without asking the guest.
-func Destroy(name string) run.Cmd { return change("destroy", name) }
+func Destroy(domain string) run.Cmd { return change("destroy", domain) }
+
+// Pause stops a domain from running; it stays.
+func Pause(domain string) run.Cmd { return change("pause", domain) }
 
 // CreatePaused starts a domain that does not run yet: its backends come up, and
 // nothing is written.
 func CreatePaused(config string) run.Cmd { return change("create", "-q", "-p", config) }
 
 // Unpause lets a paused domain run.
-func Unpause(name string) run.Cmd { return change("unpause", name) }
+func Unpause(domain string) run.Cmd { return change("unpause", domain) }
 
 func change(verb string, args ...string) run.Cmd {
 	last := len(args) - 1

@@ -10,6 +10,7 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+	"golang.org/x/sys/unix"
 
 	"xenlvm/lib/fault"
 	"xenlvm/lib/run"
@@ -151,6 +152,8 @@ func TestCommands(t *testing.T) {
 	for want, c := range map[string]run.Cmd{
 		"xl shutdown vm3":                      Shutdown("vm3"),
 		"xl destroy 'my vm'":                   Destroy("my vm"),
+		"xl destroy 4":                         Destroy(Domain{ID: 4, Name: "vm3"}.Number()),
+		"xl pause 4":                           Pause("4"),
 		"xl unpause -- -f":                     Unpause("-f"),
 		"xl create -q -p /etc/xen/vm3.cfg":     CreatePaused("/etc/xen/vm3.cfg"),
 		"xl create -q -p -- -odd/relative.cfg": CreatePaused("-odd/relative.cfg"),
@@ -162,7 +165,7 @@ func TestCommands(t *testing.T) {
 }
 
 func TestCheckName(t *testing.T) {
-	for _, name := range []string{"", "a\nb", "\x1b", "Domain-0"} {
+	for _, name := range []string{"", "12", "a\nb", "\x1b", "Domain-0"} {
 		if CheckName(name) == nil {
 			t.Errorf("%q was accepted", name)
 		}
@@ -187,11 +190,32 @@ func TestDryParse(t *testing.T) {
 	}
 }
 
+// lay makes a directory with files. "-> X" is a symbolic link, "FIFO" a FIFO.
+func lay(t *testing.T, files map[string]string) string {
+	t.Helper()
+	dir := t.TempDir()
+	for name, text := range files {
+		path := filepath.Join(dir, name)
+		err := os.MkdirAll(filepath.Dir(path), 0o755)
+		if target, link := strings.CutPrefix(text, "-> "); link {
+			err = errors.Join(err, os.Symlink(target, path))
+		} else if text == "FIFO" {
+			err = errors.Join(err, unix.Mkfifo(path, 0o644))
+		} else {
+			err = errors.Join(err, os.WriteFile(path, []byte(text), 0o644))
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	return dir
+}
+
 func TestFindConfig(t *testing.T) {
 	const vm3, vm4, broken = "name = 'vm3'\n", "name = 'vm4'\n", "name = vm3\n"
 	for _, tt := range []struct {
 		name  string
-		files map[string]string // "-> X" is a symbolic link
+		files map[string]string // see lay
 		want  string
 		err   string
 	}{
@@ -207,27 +231,16 @@ func TestFindConfig(t *testing.T) {
 		{"somebody else's", map[string]string{"vm3.cfg": vm4}, "", `its name is "vm4"`},
 		{"broken", map[string]string{"vm3.cfg": broken}, "", "cannot parse"},
 		{"another one broken", map[string]string{"vm3.cfg": vm3, "auto/x": broken}, "vm3.cfg", ""},
-		{"a dead link", map[string]string{"vm3.cfg": "-> nowhere"}, "", "no configuration"},
-		{"a directory", map[string]string{"vm3/x": vm3}, "", "no configuration"},
+		{"a dead link", map[string]string{"vm3.cfg": "-> nowhere"}, "", "vm3.cfg: no such file"},
+		{"a FIFO", map[string]string{"vm3.cfg": "FIFO"}, "", "vm3.cfg: it is not a regular file"},
+		{"a FIFO without a suffix", map[string]string{"vm3": "FIFO", "auto/10": vm3}, "", "vm3: it is not a regular file"},
+		{"a FIFO elsewhere", map[string]string{"auto/x": "FIFO", "y.cfg": "FIFO", "web.cfg": vm3}, "web.cfg", ""},
+		{"a directory", map[string]string{"vm3.cfg/x": vm3}, "", "vm3.cfg: it is not a regular file"},
+		{"a directory without a suffix", map[string]string{"vm3/x": vm3, "auto/10": vm3}, "auto/10", ""},
+		{"only a directory", map[string]string{"vm3/x": vm3}, "", "no configuration"},
 		{"none", nil, "", "no configuration"},
 	} {
-		dir := t.TempDir()
-		for name, text := range tt.files {
-			path := filepath.Join(dir, name)
-			if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
-				t.Fatal(err)
-			}
-			target, link := strings.CutPrefix(text, "-> ")
-			err := error(nil)
-			if link {
-				err = os.Symlink(target, path)
-			} else {
-				err = os.WriteFile(path, []byte(text), 0o644)
-			}
-			if err != nil {
-				t.Fatal(err)
-			}
-		}
+		dir := lay(t, tt.files)
 		got, err := FindConfig(dir, "vm3")
 		if tt.err == "" && (err != nil || got != filepath.Join(dir, tt.want)) {
 			t.Errorf("%s: %s, %v; want %s", tt.name, got, err, tt.want)

@@ -75,16 +75,16 @@ const maxSpec = 16 << 10
 // the list, which hides every disk behind it. A configuration without a disk
 // key has no disks and no error. The error is a [*SyntaxError].
 func (f *File) Disks() ([]Disk, error) {
-	s, ok := f.settings["disk"]
+	list, ok := f.settings["disk"]
 	if !ok {
 		return nil, nil
 	}
-	if !s.value.isList {
-		return nil, f.refuse(s.value.lit.start, "disk is no list: xl starts the domain without disks", "put it in brackets: disk = [ … ]")
+	if !list.isList {
+		return nil, f.refuse(list.lit.start, "disk is no list: xl starts the domain without disks", "put it in brackets: disk = [ … ]")
 	}
 	var disks []Disk
 	seen := make(map[devKey]Disk)
-	for _, v := range s.value.list {
+	for _, v := range list.list {
 		if v.isList {
 			return nil, f.refuse(v.lit.start, "list inside the disk list: xl drops it and every disk behind it", "write one flat list of strings")
 		}

@@ -154,18 +154,18 @@ func (p *parser) store(key string, op token, v value) *SyntaxError {
 	settings := p.lexer.file.settings
 	old, found := settings[key]
 	if op.kind == tokAdd && found {
-		if old.value.isList != v.isList {
+		if old.isList != v.isList {
 			return p.lexer.file.errorAt(op.start, "+= joins a list and a single value: "+key, "append a list to a list, a string to a string")
 		}
 		// The old value is unreachable from here on, so its arrays may grow in
 		// place: a file of many += stays linear.
 		if v.isList {
-			v.list = append(old.value.list, v.list...)
+			v.list = append(old.list, v.list...)
 		} else {
-			v.lit.text = append(old.value.lit.text, v.lit.text...)
+			v.lit.text = append(old.lit.text, v.lit.text...)
 			v.lit.offs = nil
 		}
 	}
-	settings[key] = &setting{value: v, added: op.kind == tokAdd}
+	settings[key] = v
 	return nil
 }

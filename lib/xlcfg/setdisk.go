@@ -43,7 +43,7 @@ func (f *File) SetDisk(vdev, target string) (*File, error) {
 	if cause := unmovable(disks[i]); cause != "" {
 		return fail(cause)
 	}
-	lit := f.settings["disk"].value.list[i].lit
+	lit := f.settings["disk"].list[i].lit
 	e := specEdit{src: f.src, lit: lit, target: target}
 	literal := e.rewrite(disks[i].Spec)
 
@@ -117,7 +117,7 @@ func (f *File) differsOnlyIn(old *File, oldDisks []Disk, i int, target string) e
 		}
 	}
 	start := oldDisks[i].pos
-	end := old.settings["disk"].value.list[i].lit.end
+	end := old.settings["disk"].list[i].lit.end
 	if !bytes.Equal(f.src[:start], old.src[:start]) || !bytes.Equal(f.src[end+shift:], old.src[end:]) {
 		return fmt.Errorf("bytes outside the string changed")
 	}

@@ -19,20 +19,13 @@ package xlcfg
 import (
 	"bytes"
 	"fmt"
-	"math"
 )
 
 // File is one parsed configuration. It is immutable: an edit gives a new File.
 type File struct {
 	name     string
 	src      []byte
-	settings map[string]*setting
-}
-
-// setting is what one key stands for after the whole file has been read.
-type setting struct {
-	value value
-	added bool // the last statement was +=, which xl does not take for a number
+	settings map[string]value // what each key stands for after the whole file has been read
 }
 
 // value is an atom (a string or a number, which xl does not tell apart) or a
@@ -69,7 +62,7 @@ func (e *SyntaxError) Error() string {
 // Parse reads a whole configuration. Name is only used in messages. The error
 // is a [*SyntaxError]. Disk strings are not looked into before [File.Disks].
 func Parse(name string, src []byte) (*File, error) {
-	f := &File{name: name, src: bytes.Clone(src), settings: make(map[string]*setting)}
+	f := &File{name: name, src: bytes.Clone(src), settings: make(map[string]value)}
 	p := &parser{lexer: lexer{file: f, line: 1}}
 	if err := p.file(); err != nil {
 		return nil, err
@@ -80,35 +73,14 @@ func Parse(name string, src []byte) (*File, error) {
 // Bytes returns the file's text, byte for byte as it was parsed or edited.
 func (f *File) Bytes() []byte { return bytes.Clone(f.src) }
 
-// Name returns the file's name, as given to [Parse].
-func (f *File) Name() string { return f.name }
-
 // String returns the string or number that key stands for, as xl sees it: the
 // last assignment wins, += appends. It is false for a missing key and a list.
 func (f *File) String(key string) (string, bool) {
-	s, ok := f.settings[key]
-	if !ok || s.value.isList {
+	v, ok := f.settings[key]
+	if !ok || v.isList {
 		return "", false
 	}
-	return string(s.value.lit.text), true
-}
-
-// Number returns the integer that key stands for, quoted or not, in C's
-// notation (decimal, 0x…, 0… octal). It is false where xl finds no number.
-func (f *File) Number(key string) (int64, bool) {
-	s, ok := f.settings[key]
-	if !ok || s.value.isList || s.added {
-		return 0, false
-	}
-	text := string(s.value.lit.text)
-	u, negative, n := strtoul(text, 0)
-	if n == 0 || n != len(text) || u > math.MaxInt64 {
-		return 0, false
-	}
-	if negative {
-		return -int64(u), true
-	}
-	return int64(u), true
+	return string(v.lit.text), true
 }
 
 // errorAt makes a SyntaxError for the byte at offset pos of the file.

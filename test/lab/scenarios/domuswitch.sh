@@ -53,7 +53,17 @@ check "a small LV is refused" refuses 3 'it has 64' domuswitch apply vm3 xvda=/d
 check "a dry run shows the change" domuswitch apply --dry-run vm3 xvda=/dev/vg0/vm3-xvda xvdb=/dev/vg0/vm3-xvdb
 check "a dry run touches nothing" cmp /etc/xen/vm3.cfg /run/vm3.before
 printf 'vm3\txvda\t/srv/images/vm3.img\t/dev/vg0/vm3-xvda\tcopied\nvm3\txvdb\t/srv/images/data.img\t/dev/vg0/vm3-xvdb\tcopied\n' >/run/lines
-check "mapping lines are applied" domuswitch apply - </run/lines
+check "lines without a recorded copy are refused" refuses 3 'no copy of /srv/images/vm3.img onto it is recorded' domuswitch apply - </run/lines
+exec 9</dev/vg0/vm3-xvdb
+check "an open LV is refused" refuses 3 'cannot write to /dev/vg0/vm3-xvdb: somebody has it open' domuswitch apply vm3 xvdb=/dev/vg0/vm3-xvdb
+exec 9<&-
+mount -o ro,noload /dev/vg0/vm3-xvda /mnt
+check "a mounted LV is refused" refuses 3 'it is mounted on /mnt' domuswitch apply vm3 xvda=/dev/vg0/vm3-xvda
+umount /mnt
+printf 'name = "vm4"\ndisk = [ "phy:/dev/mapper/vg0-vm3--xvda,xvda,w" ]\n' >/etc/xen/vm4
+check "an LV of another configuration is refused" refuses 3 'the configuration /etc/xen/vm4 has it' domuswitch apply vm3 xvda=/dev/vg0/vm3-xvda
+rm /etc/xen/vm4
+check "who made the copies names the LVs" domuswitch apply vm3 xvda=/dev/vg0/vm3-xvda xvdb=/dev/vg0/vm3-xvdb
 cp /etc/xen/vm3.cfg /run/vm3.after
 check "the link in auto is a link" test "$(readlink /etc/xen/auto/vm3.cfg)" = ../vm3.cfg
 check "nothing else lies in auto" test "$(ls -A /etc/xen/auto)" = vm3.cfg
@@ -67,8 +77,19 @@ mv "$kernel.away" "$kernel"
 check "the configuration is the previous one" cmp /etc/xen/vm3.cfg /run/vm3.before
 check "no domain is left" refuses 0 'nothing to do' domuswitch stop vm3
 
+# a guest that never connects its disks: paused, looked at, destroyed
+sed -i 's/^extra = "/&initcall_blacklist=xlblk_init /' /etc/xen/vm3.cfg
+cp /etc/xen/vm3.cfg /run/vm3.driverless
+check "applied for a guest without a driver" domuswitch apply vm3 xvda=/dev/vg0/vm3-xvda xvdb=/dev/vg0/vm3-xvdb
+check "its start goes back" refuses 1 'has its previous disks back' domuswitch start --timeout 5s vm3
+check "because it had no disk" grep -q 'it did not connect disk xvda' /run/said
+check "its configuration is the previous one" cmp /etc/xen/vm3.cfg /run/vm3.driverless
+check "it is gone" refuses 0 'nothing to do' domuswitch stop vm3
+check "and its LVs are free" test "$(lvs --noheadings -o lv_device_open vg0/vm3-xvda | tr -d ' ')" = ""
+cp /run/vm3.before /etc/xen/vm3.cfg
+
 # 4. on the LVs
-check "applied again" domuswitch apply - </run/lines
+check "applied again" domuswitch apply vm3 xvda=/dev/vg0/vm3-xvda xvdb=/dev/vg0/vm3-xvdb
 before=$(lab_records vm3)
 check "it starts on its LVs" domuswitch start vm3
 check "it has the LVs" shows '^vm3\txvda\t/dev/vg0/vm3-xvda\traw\tphy\trunning\t/dev/vg0/vm3-xvda$'
