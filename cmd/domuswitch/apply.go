@@ -3,8 +3,10 @@ package main
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"os"
+	"slices"
 	"strings"
 
 	"xenlvm/lib/cli"
@@ -35,7 +37,12 @@ type configResult struct {
 // apply puts other devices into the configurations of one or more domains. All
 // are checked before the first is touched.
 func (c *command) apply(ctx context.Context, e *cli.Env, args []string) error {
-	asked, err := requests(e, args)
+	states := ready
+	trial := e.DryRun && slices.Equal(args, []string{"-"})
+	if trial {
+		states = append(slices.Clone(ready), mapping.Planned)
+	}
+	asked, err := requests(e, "apply", args, states)
 	if err != nil {
 		return err
 	}
@@ -50,17 +57,19 @@ func (c *command) apply(ctx context.Context, e *cli.Env, args []string) error {
 			return err
 		}
 		defer release()
-		change, err := c.change(ctx, e, d, r)
+		change, err := c.change(ctx, e, d, r, trial)
 		if err != nil {
 			return err
 		}
 		cr := configResult{Domain: d.name, Path: d.file.Path}
-		if bytes.Equal(change.content, d.file.Content) {
+		if steps := change.steps(); len(steps) == 0 {
 			e.Infof("nothing to do: %s has these disks in %s", d.name, d.file.Path)
 		} else {
-			plan = append(plan, change.steps()...)
-			cr.Backup = d.journal.Path(change.backup)
+			plan = append(plan, steps...)
 			out.Diff += change.diff()
+			if change.backup != "" {
+				cr.Backup = d.journal.Path(change.backup)
+			}
 		}
 		out.Configs = append(out.Configs, cr)
 		out.Disks = append(out.Disks, change.lines...)
@@ -79,40 +88,57 @@ func (c *command) apply(ctx context.Context, e *cli.Env, args []string) error {
 }
 
 // change makes the new configuration of one domain and checks it.
-func (c *command) change(ctx context.Context, e *cli.Env, d *domain, r request) (*replacement, error) {
-	edited := d.cfg
-	var lines []mapping.Line
-	for _, l := range r.lines {
-		disk, err := d.cfg.Disk(l.VDev)
-		if err != nil {
-			return nil, refused(err)
-		}
-		if edited, err = edited.SetDisk(l.VDev, l.Destination); err != nil {
-			return nil, refused(err)
-		}
-		l.VDev, l.State = disk.VDev, mapping.Switched
-		if l.Source == "" {
-			l.Source = d.sourceOf(disk)
-		}
-		lines = append(lines, l)
+func (c *command) change(ctx context.Context, e *cli.Env, d *domain, r request, trial bool) (*replacement, error) {
+	edited, lines, err := d.edit(r.lines)
+	if err != nil {
+		return nil, err
 	}
 	change := &replacement{d: d, kind: journal.KindApplied, content: edited.Bytes(), lines: lines,
 		ready: func(context.Context) error { return nil }}
-	if bytes.Equal(change.content, d.file.Content) {
+	same := bytes.Equal(change.content, d.file.Content)
+	if same && (c.offline || !slices.ContainsFunc(r.lines, func(l mapping.Line) bool { return l.State == mapping.Synced })) {
 		return change, nil
 	}
-	if err := d.file.Replaceable(); err != nil {
-		return nil, err
+	if err := d.file.Replaceable(); err != nil || c.offline {
+		return change, err
 	}
-	if c.offline {
-		return change, nil
-	}
-	check := checker{c: c, e: e, d: d, byHand: r.byHand}
-	if err := check.all(ctx, r.lines); err != nil {
+	check := &checker{c: c, e: e, d: d, byHand: r.byHand, trial: trial}
+	moves, err := check.all(ctx, r.lines)
+	if err != nil {
 		return nil, err
 	}
 	change.ready, change.running = check.domainUnchanged, check.now.up
+	if change.then, err = check.restartsFrom(moves, change); err != nil || same {
+		return change, err
+	}
 	return change, checkWithXL(ctx, e.Runner, d, edited)
+}
+
+// edit is the configuration with the disks of lines on their destinations, and
+// the lines of a change that is made.
+func (d *domain) edit(lines []mapping.Line) (*xlcfg.File, []mapping.Line, error) {
+	edited := d.cfg
+	var made []mapping.Line
+	for _, l := range lines {
+		disk, err := d.cfg.Disk(l.VDev)
+		if err != nil {
+			return nil, nil, refused(err)
+		}
+		if edited, err = edited.SetDisk(l.VDev, l.Destination); err != nil {
+			return nil, nil, refused(err)
+		}
+		made = append(made, d.switched(l, disk))
+	}
+	return edited, made, nil
+}
+
+// switched is the line of a disk that is on its destination.
+func (d *domain) switched(l mapping.Line, disk xlcfg.Disk) mapping.Line {
+	l.VDev, l.State = disk.VDev, mapping.Switched
+	if l.Source == "" {
+		l.Source = d.sourceOf(disk)
+	}
+	return l
 }
 
 // sourceOf is where the disk came from: what it was switched from, or what the
@@ -135,23 +161,11 @@ func checkWithXL(ctx context.Context, r run.Runner, d *domain, edited *xlcfg.Fil
 	if err != nil {
 		return refused(err)
 	}
-	// Not beside the configuration: xendomains starts what lies in auto.
-	f, err := os.CreateTemp("", "domuswitch-*.cfg")
+	parsed, err := parseWithXL(ctx, r, d, edited)
 	if err != nil {
-		return fmt.Errorf("cannot check the new configuration: %w", err)
+		return err
 	}
-	defer os.Remove(f.Name())
-	_, err = f.Write(edited.Bytes())
-	if closing := f.Close(); err == nil {
-		err = closing
-	}
-	if err != nil {
-		return fmt.Errorf("cannot check the new configuration: %w", err)
-	}
-	got, err := xl.DryParse(ctx, r, f.Name())
-	if err != nil {
-		return fault.Refuse("cannot use the new %s: xl refuses it: %s", d.file.Path, strings.ReplaceAll(err.Error(), f.Name(), d.file.Path))
-	}
+	got := parsed.Disks
 	if len(got) != len(want) {
 		return fault.Refuse("cannot use the new %s: xl finds %d disks in it, not %d", d.file.Path, len(got), len(want))
 	}
@@ -161,4 +175,23 @@ func checkWithXL(ctx context.Context, r run.Runner, d *domain, edited *xlcfg.Fil
 		}
 	}
 	return nil
+}
+
+// parseWithXL is a configuration as xl reads it.
+func parseWithXL(ctx context.Context, r run.Runner, d *domain, edited *xlcfg.File) (xl.Libxl, error) {
+	// Not beside the configuration: xendomains starts what lies in auto.
+	f, err := os.CreateTemp("", "domuswitch-*.cfg")
+	if err != nil {
+		return xl.Libxl{}, fmt.Errorf("cannot check the new configuration: %w", err)
+	}
+	defer os.Remove(f.Name())
+	_, err = f.Write(edited.Bytes())
+	if err = errors.Join(err, f.Close()); err != nil {
+		return xl.Libxl{}, fmt.Errorf("cannot check the new configuration: %w", err)
+	}
+	parsed, err := xl.DryParse(ctx, r, f.Name())
+	if err != nil {
+		return parsed, fault.Refuse("cannot use the new %s: xl refuses it: %s", d.file.Path, strings.ReplaceAll(err.Error(), f.Name(), d.file.Path))
+	}
+	return parsed, nil
 }

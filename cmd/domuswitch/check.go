@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"slices"
 
 	"xenlvm/lib/blkdev"
 	"xenlvm/lib/cli"
@@ -26,37 +27,63 @@ type checker struct {
 	e      *cli.Env
 	d      *domain
 	byHand bool
+	trial  bool // a dry run of lines: what a later step of the procedure brings is only noted
 	now    present
-	uses   []xl.Use // of all domains
+	uses   []xl.Use  // of all domains
+	made   []xl.Disk // of a domain that an earlier run made, and that never ran
 }
 
 // move is one disk on its way to another device.
 type move struct {
-	line   mapping.Line
-	disk   xlcfg.Disk // as configured
-	dev    blkdev.Device
-	lv     lvm.LV          // that dev is, if it is one
-	copied *journal.Copied // the newest record of the copy of this disk onto this device, nil for none
-	has    bool            // the domain runs on dev already
+	line    mapping.Line
+	disk    xlcfg.Disk // as configured
+	dev     blkdev.Device
+	lv      lvm.LV          // that dev is, if it is one
+	copied  *journal.Copied // the newest record of the copy of this disk onto this device, nil for none
+	live    *xl.Disk        // as it runs, nil if it does not
+	has     bool            // the domain runs on dev already
+	mirror  bool            // dev is one of mdmirror's
+	above   *blkdev.Device  // one of mdmirror's, that the domain runs on and that leads to dev
+	discard bool            // what is on dev may go
+	ours    bool            // QEMU has begun to copy the disk onto dev
+	equal   bool            // dev has the bytes of the present disk: it is built on that, or below it
 }
 
-func (k *checker) all(ctx context.Context, lines []mapping.Line) error {
+func (k *checker) all(ctx context.Context, lines []mapping.Line) ([]*move, error) {
 	var err error
-	if k.now, err = look(ctx, k.e.Runner, k.d.name); err != nil {
-		return err
+	if k.now, err = k.c.look(ctx, k.e, k.d.name); err != nil {
+		return nil, err
 	}
+	return k.each(ctx, lines, k.find, k.lasting, k.source, k.destination, k.others, k.copy, k.running, k.idle)
+}
+
+// each runs checks on lines, one after the other.
+func (k *checker) each(ctx context.Context, lines []mapping.Line, checks ...func(context.Context, *move) error) ([]*move, error) {
+	var err error
 	if k.uses, err = xl.Uses(ctx, k.e.Runner); err != nil {
-		return err
+		return nil, err
 	}
+	var moves []*move
 	for _, l := range lines {
 		m := &move{line: l}
-		for _, check := range []func(context.Context, *move) error{k.find, k.source, k.destination, k.others, k.copy, k.running, k.idle} {
+		for _, check := range checks {
 			if err := check(ctx, m); err != nil {
-				return err
+				return nil, err
 			}
 		}
+		moves = append(moves, m)
 	}
-	return nil
+	return moves, nil
+}
+
+// later is a refusal of what a later step of the procedure still brings: a dry
+// run of lines tells of it, and goes on.
+func (k *checker) later(err error) error {
+	if k.trial && err != nil {
+		k.e.Infof("not yet: %v", err)
+		return nil
+	}
+	return err
 }
 
 // find completes m.
@@ -75,15 +102,10 @@ func (k *checker) find(ctx context.Context, m *move) error {
 		return c.LVUUID == m.lv.UUID && k.c.same(c.Destination.Destination, m.line.Destination)
 	})
 	if live, ok := k.now.liveDisk(m.disk.VDev); ok {
+		m.live = &live
 		m.has = k.c.runs(live, m.line.Destination)
-		// mdmirror puts a device of its own on top of a disk that is in sync.
-		top := m.dev
-		top.Number.Major, top.Number.Minor = live.Major, live.Minor
-		if live.HasDevice && m.line.State == mapping.Synced && top.DependsOn(m.dev.Number) {
-			m.has = true
-		}
 	}
-	return nil
+	return k.relate(m)
 }
 
 // domainUnchanged is asked right before the file is replaced.
@@ -96,6 +118,18 @@ func (k *checker) domainUnchanged(ctx context.Context) error {
 		return fault.Refuse("cannot switch %s: it was started or stopped by somebody else in the meantime", k.d.name)
 	}
 	return nil
+}
+
+// unchanged is asked right before a running domain is changed.
+func (k *checker) unchanged(ctx context.Context) error {
+	dom, up, err := xl.Find(ctx, k.e.Runner, k.d.name)
+	if err != nil {
+		return err
+	}
+	if !up || dom.ID != k.now.ID || dom.State != xl.Running {
+		return fault.Refuse("cannot switch %s: it was stopped, started, paused or renamed by somebody else in the meantime", k.d.name)
+	}
+	return k.d.file.Unchanged()
 }
 
 // source: a line that tells of another source tells of another disk.
@@ -123,7 +157,7 @@ func (k *checker) destination(_ context.Context, m *move) error {
 			return fault.Refuse("cannot switch disk %s of %s to %s: that is its disk %s", m.disk.VDev, k.d.name, m.line.Destination, other.VDev)
 		}
 	}
-	if err := complete(m.line.Destination, m.lv); err != nil {
+	if err := k.later(complete(m.line.Destination, m.lv)); err != nil && !m.discard {
 		return err
 	}
 	size, err := k.c.sizeOf(m.disk)
@@ -211,24 +245,28 @@ func (k *checker) copy(_ context.Context, m *move) error {
 	default:
 		return nil
 	}
-	return fault.Hint(fault.Refuse("%s: %s", what, reason), "stop %s, then copy the rest: imgconv --snapshot --final %[1]s", run.Quote(k.d.name))
+	return k.later(fault.Hint(fault.Refuse("%s: %s", what, reason), "stop %s, then copy the rest: imgconv --snapshot --final %[1]s", run.Quote(k.d.name)))
 }
 
 // running: a domain keeps the disk that it has. Were only its configuration
 // switched, it would write to the old disk until its next start lost all that.
 func (k *checker) running(_ context.Context, m *move) error {
-	if !k.now.up || m.has {
+	if !k.now.up || m.has || m.above != nil {
 		return nil
 	}
-	return fault.Hint(fault.Refuse("cannot switch %s: it is %s, and would go on writing to its old disk %s", k.d.name, k.now.State, m.disk.VDev),
-		"stop it first: domuswitch stop %s", run.Quote(k.d.name))
+	return k.later(fault.Hint(fault.Refuse("cannot switch %s: it is %s, and would go on writing to its old disk %s", k.d.name, k.now.State, m.disk.VDev),
+		"stop it first: domuswitch stop %s", run.Quote(k.d.name)))
 }
 
-// idle: nobody in this host has the destination. The domain itself may: were it
-// refused what it runs on, its next start would be from the disk that it has left.
+// idle: nobody in this host has the destination. The domain itself may, also by
+// way of a mirror: were it refused what it runs on, its next start would be from
+// the disk that it has left.
 func (k *checker) idle(_ context.Context, m *move) error {
-	if m.has {
+	switch {
+	case m.has, m.ours, slices.ContainsFunc(k.made, func(d xl.Disk) bool { return k.c.runs(d, m.line.Destination) }):
 		return nil
+	case m.above != nil:
+		return k.c.held(m.dev, *m.above)
 	}
 	return k.c.idle(m.dev)
 }

@@ -28,17 +28,24 @@ type command struct {
 	xenDir, stateDir, config         string
 	timeout                          time.Duration
 	offline, destroy, yes, overwrite bool
+	maxPause, limit                  string
 
 	needRoot func(what string) error
-	stat     func(path string) (blkdev.Device, error)
-	idle     func(blkdev.Device) error // the error says who uses it
 	bootID   func() string
 	locks    string        // directory of the domains' locks, "" for the machine's
 	poll     time.Duration // between two looks at a domain that starts or stops
+	devices
+	room
+	socket func(domid int) string // of the QEMU that serves a domain's disks
 }
 
 func newCommand() *command {
-	return &command{needRoot: host.NeedRoot, stat: blkdev.Stat, idle: dm.Idle, bootID: journal.BootID, poll: 500 * time.Millisecond}
+	return &command{
+		needRoot: host.NeedRoot, bootID: journal.BootID, poll: 500 * time.Millisecond,
+		devices: devices{stat: blkdev.Stat, idle: dm.Idle, mirror: mirrorDevice, leads: leads, held: held, holds: holds},
+		room:    room{tmpfs: "/dev/shm", free: host.Free, memory: host.MemoryAvailable},
+		socket:  func(domid int) string { return fmt.Sprintf("/var/run/xen/qmp-libxl-%d", domid) },
+	}
 }
 
 func (c *command) tool() cli.Tool {
@@ -54,6 +61,10 @@ func (c *command) tool() cli.Tool {
 				Flags: []string{"config", "destroy", "state-dir", "timeout", "xen-dir"}, Run: c.stop},
 			{Name: "start", Args: "DOMAIN", Min: 1, Max: 1, Summary: "start a domain and wait until it has its disks; a failure puts the previous configuration back",
 				Flags: []string{"config", "state-dir", "timeout", "xen-dir"}, Run: c.start},
+			{Name: "restart", Args: "DOMAIN VDEV=DEVICE... | -", Min: 1, Max: -1, Summary: "stop a domain and start it on other disks; a failure starts it on its old ones",
+				Flags: []string{"config", "destroy", "state-dir", "timeout", "xen-dir", "yes"}, Run: c.restart},
+			{Name: "live", Args: "DOMAIN VDEV=DEVICE... | -", Min: 1, Max: -1, Summary: "put a domain onto other disks without a reboot of its guest",
+				Flags: []string{"bwlimit", "config", "max-pause", "overwrite", "state-dir", "timeout", "xen-dir"}, Run: c.live},
 			{Name: "revert", Args: "DOMAIN", Min: 1, Max: 1, Summary: "put the previous configuration back",
 				Flags: []string{"config", "offline", "overwrite", "state-dir", "xen-dir", "yes"}, Run: c.revert},
 		},
@@ -61,14 +72,16 @@ func (c *command) tool() cli.Tool {
 }
 
 func (c *command) flags(fs *flag.FlagSet) {
+	fs.StringVar(&c.limit, "bwlimit", "", "for a guest on QEMU: copy at most `SIZE` a second (default: as fast as it goes)")
 	fs.StringVar(&c.config, "config", "", "the configuration is `FILE`, not the one found in the directory of configurations")
 	fs.BoolVar(&c.destroy, "destroy", false, "destroy a domain that does not shut down in time; the guest may lose what it has not written")
+	fs.StringVar(&c.maxPause, "max-pause", "", "refuse when the guest is expected to pause for more than `SECONDS`")
 	fs.BoolVar(&c.offline, "offline", false, "look at no device, domain or xl: the configuration belongs to another host")
-	fs.BoolVar(&c.overwrite, "overwrite", false, "put the previous configuration back even if the present one was edited since")
+	fs.BoolVar(&c.overwrite, "overwrite", false, "revert: put the previous configuration back even if the present one was edited since; live: destroy what the destination of a disk on QEMU holds")
 	fs.StringVar(&c.stateDir, "state-dir", "", "keep journals and backups below `DIR` (default "+journal.DefaultDir+"; with --offline .xenlvm beside the configuration)")
 	fs.DurationVar(&c.timeout, "timeout", 2*time.Minute, "wait at most `TIME`; start --timeout 0 does not wait for the guest")
 	fs.StringVar(&c.xenDir, "xen-dir", xl.ConfigDir, "look for configurations in `DIR` and DIR/auto")
-	fs.BoolVar(&c.yes, "yes", false, "go back although the domain has run on its new disks: what it wrote there is lost to it")
+	fs.BoolVar(&c.yes, "yes", false, "revert: go back although the domain has run on its new disks; restart: onto devices that are not equal to its disks. What it wrote is lost to it")
 }
 
 // domain is what a verb works on.
@@ -180,6 +193,8 @@ type present struct {
 	xl.Domain
 	up    bool
 	disks []xl.Disk
+	// strayed are disks that QEMU has moved to another place than Xen knows.
+	strayed []string
 }
 
 func look(ctx context.Context, r run.Runner, name string) (present, error) {
@@ -195,10 +210,13 @@ func look(ctx context.Context, r run.Runner, name string) (present, error) {
 // device, or for an image the same path.
 func (c *command) runs(live xl.Disk, target string) bool {
 	if dev, err := c.stat(target); err == nil && live.HasDevice {
-		return dev.Number == blkdev.Number{Major: live.Major, Minor: live.Minor}
+		return dev.Number == numberOf(live)
 	}
 	return c.same(live.Path, target)
 }
+
+// numberOf is the number of the block device that a disk is on.
+func numberOf(d xl.Disk) blkdev.Number { return blkdev.Number{Major: d.Major, Minor: d.Minor} }
 
 // same says whether two paths are one block device, or the same path.
 func (c *command) same(a, b string) bool {

@@ -20,7 +20,7 @@ func (s *starting) check(ctx context.Context) error {
 		return err
 	}
 	now := present{Domain: s.dom, up: true, disks: live}
-	for _, k := range s.d.disks {
+	for _, k := range s.disks {
 		if k.CDROM || k.Format == xlcfg.Empty {
 			continue
 		}
@@ -30,11 +30,20 @@ func (s *starting) check(ctx context.Context) error {
 			return fmt.Errorf("cannot start %s: disk %s has no backend", s.d.name, k.VDev)
 		case l.State < xl.InitWait || l.State > xl.Connected:
 			return fmt.Errorf("cannot start %s: the backend of disk %s is not ready (state %d)", s.d.name, k.VDev, l.State)
+		case s.onQEMU(l):
+			return fmt.Errorf("cannot start %s: the backend of disk %s is QEMU now, and the guest, which knows the kernel's, could crash", s.d.name, k.VDev)
 		case !s.c.runs(l, k.Target):
 			return fmt.Errorf("cannot start %s: the backend of disk %s has another device than %s: %s (%d:%d)", s.d.name, k.VDev, k.Target, l.Path, l.Major, l.Minor)
 		}
 	}
 	return nil
+}
+
+// onQEMU: a guest that goes on reads the features of a backend only once, and
+// QEMU's has fewer than the kernel's.
+func (s *starting) onQEMU(l xl.Disk) bool {
+	was, ok := s.was.liveDisk(l.VDev)
+	return ok && was.Kind == "vbd" && l.Kind == qdisk
 }
 
 // wait returns when all disks are connected. An error means that the guest has
@@ -82,7 +91,7 @@ func (s *starting) missing(ctx context.Context) (glance, []string, error) {
 	g := glance{present: now, here: now.up && now.ID == s.dom.ID}
 	g.alive = g.here && alive(now.State)
 	var missing []string
-	for _, k := range s.d.disks {
+	for _, k := range s.disks {
 		l, ok := now.liveDisk(k.VDev)
 		writable := !k.CDROM && !k.ReadOnly
 		if ok && writable && (l.GuestUp || l.State >= xl.Connected) {

@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"context"
 	"encoding/json"
 	"errors"
 	"flag"
@@ -21,6 +22,7 @@ import (
 	"xenlvm/lib/cli"
 	"xenlvm/lib/fault"
 	"xenlvm/lib/journal"
+	"xenlvm/lib/units"
 )
 
 var update = flag.Bool("update", false, "rewrite the expected output in the scripts")
@@ -35,7 +37,16 @@ func TestMain(m *testing.M) {
 // FAKE_USER is set, whoever runs the tests, and in another boot if FAKE_BOOT is.
 func onFakeHost() *command {
 	c := newCommand()
-	c.stat, c.idle = fakehost.Stat, fakehost.Idle
+	c.devices = devices{stat: fakehost.Stat, idle: fakehost.Idle, mirror: fakehost.Mirror, leads: fakehost.Leads, held: fakehost.Held, holds: fakehost.Holds}
+	c.tmpfs = filepath.Join(os.Getenv("WORK"), "shm")
+	c.free = func(_ context.Context, dir string) (units.Bytes, error) {
+		if dir == c.tmpfs {
+			return available("FAKE_TMPFS")
+		}
+		return available("FAKE_SPACE")
+	}
+	c.memory = func(context.Context) (units.Bytes, error) { return available("FAKE_MEMORY") }
+	c.socket = func(domid int) string { return filepath.Join(os.Getenv("WORK"), "qmp-"+strconv.Itoa(domid)) }
 	c.locks = filepath.Join(os.Getenv("WORK"), "locks")
 	c.poll = 10 * time.Millisecond
 	if id := os.Getenv("FAKE_BOOT"); id != "" {
@@ -50,6 +61,14 @@ func onFakeHost() *command {
 	return c
 }
 
+// available is how much there is, plenty unless the environment says so.
+func available(name string) (units.Bytes, error) {
+	if size := os.Getenv(name); size != "" {
+		return units.Parse(size)
+	}
+	return 1 << 40, nil
+}
+
 func TestScripts(t *testing.T) {
 	testscript.Run(t, testscript.Params{
 		Dir: "testdata/script", RequireExplicitExec: true, RequireUniqueNames: true, UpdateScripts: *update,
@@ -62,11 +81,11 @@ func TestScripts(t *testing.T) {
 			e.Setenv("DOMUSWITCH_XEN_DIR", filepath.Join(e.WorkDir, "xen"))
 			e.Setenv("DOMUSWITCH_STATE_DIR", filepath.Join(e.WorkDir, "state"))
 			e.Setenv("TMPDIR", filepath.Join(e.WorkDir, "tmp"))
-			return os.MkdirAll(filepath.Join(e.WorkDir, "tmp"), 0o700)
+			return errors.Join(os.Mkdir(filepath.Join(e.WorkDir, "tmp"), 0o700), os.Mkdir(filepath.Join(e.WorkDir, "shm"), 0o700))
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
 			"expand": expand, "image": image, "crlf": crlf, "status": status, "nofile": nofile, "bulk": bulk, "record": record, "hold": hold,
-			"damage": damage, "fifo": fifo, "linksto": linksto, "until": until,
+			"damage": damage, "fifo": fifo, "linksto": linksto, "until": until, "rewire": rewire, "meanwhile": meanwhile, "qemu": qemu,
 		},
 	})
 }
@@ -170,6 +189,22 @@ func linksto(ts *testscript.TestScript, _ bool, args []string) {
 	if got, err := os.Readlink(ts.MkAbs(args[0])); err != nil || got != args[1] {
 		ts.Fatalf("%s is a link to %q, %v; want %s", args[0], got, err, args[1])
 	}
+}
+
+// rewire DEVICE BELOW: the device is built on something else now.
+func rewire(ts *testscript.TestScript, _ bool, args []string) {
+	ts.Check(fakehost.Edit(ts.MkAbs("host.json"), func(s *fakehost.State) { s.Devices[args[0]].On = args[1:] }))
+}
+
+// meanwhile JSON: the host is changed: the fields of JSON replace its own.
+func meanwhile(ts *testscript.TestScript, _ bool, args []string) {
+	text := strings.ReplaceAll(args[0], "$WORK", ts.Getenv("WORK"))
+	ts.Check(fakehost.Edit(ts.MkAbs("host.json"), func(s *fakehost.State) {
+		if strings.Contains(text, `"domains"`) {
+			s.Domains = nil
+		}
+		ts.Check(json.Unmarshal([]byte(text), s))
+	}))
 }
 
 // until FILE TEXT: wait until FILE holds TEXT.

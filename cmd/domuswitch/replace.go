@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -26,7 +27,8 @@ type replacement struct {
 	// been started by somebody else since the checks.
 	ready   func(context.Context) error
 	running bool   // the domain has the new disks already
-	backup  string // the name beside the journal
+	backup  string // the name beside the journal, once there are steps
+	then    step.Plan
 }
 
 // diff is the change as a unified diff.
@@ -35,14 +37,18 @@ func (r *replacement) diff() string {
 	return udiff.Unified(path, path, string(r.d.file.Content), string(r.content))
 }
 
-// steps are: keep the old file and record the intent, then write the new one.
-// Whether that was done is told by the sum of the file.
+// steps are: keep the old file and record the intent, then write the new one,
+// unless it is as it should be; then what has to follow. Whether it was written is
+// told by the sum of the file.
 func (r *replacement) steps() step.Plan {
 	d, old := r.d, r.d.file.Content
+	if bytes.Equal(r.content, old) {
+		return r.then
+	}
 	r.backup = "config." + time.Now().UTC().Format("20060102T150405.000000000Z")
 	backup, path := d.journal.Path(r.backup), d.file.Real
 	restore := run.Quote("cp", "-p", backup, path)
-	return step.Plan{
+	return append(step.Plan{
 		{
 			What: "keep " + path + " as " + backup,
 			Line: run.Quote("install", "-D", "-m", "600", path, backup),
@@ -61,7 +67,7 @@ func (r *replacement) steps() step.Plan {
 			Undo:     func(context.Context) error { return d.file.Replace(old) },
 			UndoLine: restore,
 		},
-	}
+	}, r.then...)
 }
 
 // keep writes the backup and the intent.

@@ -30,7 +30,7 @@ func prepared(t *testing.T) (*command, *replacement) {
 	}
 	d := reopen(t, c)
 	r := request{domain: "vm3", lines: []mapping.Line{{Domain: "vm3", VDev: "xvda", Destination: "/dev/vg0/vm3", State: mapping.Copied}}}
-	change, err := c.change(t.Context(), nil, d, r)
+	change, err := c.change(t.Context(), nil, d, r, false)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -114,7 +114,7 @@ func TestRevertAfterAnUndoneChange(t *testing.T) {
 	apply := func(t *testing.T, c *command, device string, fails bool) {
 		t.Helper()
 		r := request{domain: "vm3", lines: []mapping.Line{{Domain: "vm3", VDev: "xvda", Destination: device, State: mapping.Copied}}}
-		change, err := c.change(t.Context(), nil, reopen(t, c), r)
+		change, err := c.change(t.Context(), nil, reopen(t, c), r, false)
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -112,7 +112,7 @@ func (d *domain) hasDisksOf(old *atomicfile.File, lines []mapping.Line) bool {
 
 // mayGoBack refuses to go back from disks that hold more than the old ones.
 func (c *command) mayGoBack(ctx context.Context, e *cli.Env, d *domain, back *replacement) error {
-	now, err := look(ctx, e.Runner, d.name)
+	now, err := c.look(ctx, e, d.name)
 	if err != nil {
 		return err
 	}

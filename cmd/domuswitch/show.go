@@ -36,7 +36,7 @@ func (c *command) show(ctx context.Context, e *cli.Env, args []string) error {
 		if err := c.needXen("show domain " + d.name); err != nil {
 			return err
 		}
-		if now, err = look(ctx, e.Runner, d.name); err != nil {
+		if now, err = c.look(ctx, e, d.name); err != nil {
 			return err
 		}
 		state = cmp.Or(string(now.State), "stopped")

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"time"
 
 	"xenlvm/lib/cli"
 	"xenlvm/lib/fault"
@@ -11,6 +12,7 @@ import (
 	"xenlvm/lib/run"
 	"xenlvm/lib/step"
 	"xenlvm/lib/xl"
+	"xenlvm/lib/xlcfg"
 )
 
 // start starts a domain and returns when the guest has its disks.
@@ -20,8 +22,11 @@ func (c *command) start(ctx context.Context, e *cli.Env, args []string) error {
 		return err
 	}
 	defer release()
-	now, err := look(ctx, e.Runner, d.name)
+	now, err := c.look(ctx, e, d.name)
 	if err != nil {
+		return err
+	}
+	if err := d.notSuspended(now); err != nil {
 		return err
 	}
 	if now.up {
@@ -44,7 +49,7 @@ func (c *command) start(ctx context.Context, e *cli.Env, args []string) error {
 			return err
 		}
 	}
-	s := &starting{c: c, e: e, d: d}
+	s := c.starting(e, d, d.disks, xl.CreatePaused(d.file.Path))
 	plan, err := s.plan()
 	if err != nil {
 		return err
@@ -86,9 +91,13 @@ type starting struct {
 	c        *command
 	e        *cli.Env
 	d        *domain
-	dom      xl.Domain // ours, once it is created
-	recorded bool      // its start is in the journal
-	ran      bool      // it was let run
+	disks    []xlcfg.Disk // that it is to have
+	was      present      // and had, if its guest goes on
+	command  run.Cmd      // that makes it, paused
+	dom      xl.Domain    // ours, once it is created
+	running  time.Time    // when it was let run
+	recorded bool         // its start is in the journal
+	ran      bool         // it was let run
 	back     *replacement
 	keep     bool  // do not put the previous configuration back: a domain uses this one
 	went     bool  // it was put back
@@ -96,8 +105,11 @@ type starting struct {
 	left     error // it runs, but not as it should; nothing may be undone any more
 }
 
-// plan is the way up. A guest that may have written is never taken back: then
-// the last step ends without an error, and s.left tells.
+func (c *command) starting(e *cli.Env, d *domain, disks []xlcfg.Disk, create run.Cmd) *starting {
+	return &starting{c: c, e: e, d: d, disks: disks, command: create}
+}
+
+// plan is the way up, and back to the previous configuration.
 func (s *starting) plan() (step.Plan, error) {
 	name := s.d.name
 	var plan step.Plan
@@ -110,19 +122,32 @@ func (s *starting) plan() (step.Plan, error) {
 		plan = append(plan, step.Step{What: "have the previous configuration at hand", Do: func(context.Context) error { return nil },
 			Undo: s.goBack, UndoLine: "domuswitch revert " + run.Quote(name)})
 	}
-	create, unpause := xl.CreatePaused(s.d.file.Path), xl.Unpause(name)
-	return append(plan,
-		step.Step{What: "create " + name + ", paused", Line: create.Line(), Do: func(ctx context.Context) error { return s.create(ctx, create) },
-			Undo: s.destroy, UndoLine: xl.Destroy(name).Line()},
-		step.Step{What: "check the disks of " + name, Do: s.check},
-		step.Step{What: "record the start of " + name, Do: s.record},
-		step.Step{What: "let " + name + " run", Line: unpause.Line(), Do: func(ctx context.Context) error { return s.letRun(ctx, unpause) }},
-		step.Step{What: "wait until " + name + " has its disks", Do: s.wait},
-	), nil
+	return append(plan, s.up()...), nil
 }
 
-func (s *starting) create(ctx context.Context, create run.Cmd) error {
-	_, failed := s.e.Runner.Run(ctx, create)
+// up is the way up alone. A guest that may have written is never taken back: then
+// the last step ends without an error, and s.left tells.
+func (s *starting) up() step.Plan {
+	name := s.d.name
+	create := step.Step{What: s.command.Args[0] + " " + name + ", paused", Line: s.command.Line(), Do: s.make,
+		Undo: s.destroy, UndoLine: xl.Destroy(name).Line()}
+	return append(step.Plan{create}, s.letGo()...)
+}
+
+// letGo is what follows when the domain is there, paused.
+func (s *starting) letGo() step.Plan {
+	name := s.d.name
+	unpause := xl.Unpause(name)
+	return step.Plan{
+		{What: "check the disks of " + name, Do: s.check},
+		{What: "record the start of " + name, Do: s.record},
+		{What: "let " + name + " run", Line: unpause.Line(), Do: func(ctx context.Context) error { return s.letRun(ctx, unpause) }},
+		{What: "wait until " + name + " has its disks", Do: s.wait},
+	}
+}
+
+func (s *starting) make(ctx context.Context) error {
+	_, failed := s.e.Runner.Run(ctx, s.command)
 	// Even when we are interrupted: what xl made must be known to be undone.
 	ctx = context.WithoutCancel(ctx)
 	dom, up, err := xl.Find(ctx, s.e.Runner, s.d.name)
@@ -149,6 +174,7 @@ func (s *starting) record(context.Context) error {
 func (s *starting) letRun(ctx context.Context, unpause run.Cmd) error {
 	s.ran = true // even if xl fails
 	_, err := s.e.Runner.Run(ctx, unpause)
+	s.running = time.Now()
 	return err
 }
 

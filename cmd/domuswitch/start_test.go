@@ -12,6 +12,7 @@ import (
 	"xenlvm/lib/cli"
 	"xenlvm/lib/run"
 	"xenlvm/lib/step"
+	"xenlvm/lib/xl"
 )
 
 // Interrupted between two steps: a guest that writes without connected disks
@@ -34,7 +35,7 @@ func TestStartUndoneAtEveryStep(t *testing.T) {
 			t.Fatal(err)
 		}
 		defer release()
-		s := &starting{c: c, e: e, d: d}
+		s := c.starting(e, d, d.disks, xl.CreatePaused(d.file.Path))
 		plan, err := s.plan()
 		if err != nil {
 			t.Fatal(err)

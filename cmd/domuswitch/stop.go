@@ -54,7 +54,24 @@ func (c *command) stop(ctx context.Context, e *cli.Env, args []string) error {
 	if now.State == xl.Paused && !c.destroy {
 		return fault.Hint(fault.Refuse("cannot stop %s: it is paused, and cannot shut down", name), "let it run: %s", xl.Unpause(name).Line())
 	}
-	s := stopping{c: c, e: e, was: now}
+	if err := mayStillStop(name, e.Apply(ctx, c.stopPlan(e, now))); err != nil {
+		return err
+	}
+	return emitState(e, name, "stopped", true)
+}
+
+// mayStillStop adds to the error of a stop that was interrupted what may happen.
+func mayStillStop(name string, err error) error {
+	if errors.Is(err, fault.ErrInterrupted) {
+		err = fmt.Errorf("%s may have been asked to shut down, and may still do so: %w", name, err)
+	}
+	return err
+}
+
+// stopPlan shuts a domain down.
+func (c *command) stopPlan(e *cli.Env, now present) step.Plan {
+	name := now.Name
+	s := &stopping{c: c, e: e, was: now}
 	shutdown := step.Command(e.Runner, "ask "+name+" to shut down", xl.Shutdown(name), run.Cmd{})
 	wait := step.Step{What: "wait until " + name + " is gone and its disks are free", Do: s.wait}
 	if c.destroy {
@@ -69,14 +86,7 @@ func (c *command) stop(ctx context.Context, e *cli.Env, args []string) error {
 		}
 		wait.Line = fmt.Sprintf("# if it still runs after %v: %s", c.timeout, xl.Destroy(now.Number()).Line())
 	}
-	err = e.Apply(ctx, step.Plan{shutdown, wait})
-	if errors.Is(err, fault.ErrInterrupted) {
-		err = fmt.Errorf("%s may have been asked to shut down, and may still do so: %w", name, err)
-	}
-	if err != nil {
-		return err
-	}
-	return emitState(e, name, "stopped", true)
+	return step.Plan{shutdown, wait}
 }
 
 func emitState(e *cli.Env, name, state string, changed bool) error {

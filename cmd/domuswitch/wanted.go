@@ -18,20 +18,24 @@ type request struct {
 	byHand bool
 }
 
-// requests reads the positionals of apply, or mapping lines from e.Stdin.
-func requests(e *cli.Env, args []string) ([]request, error) {
+// ready are the states of lines that a configuration may be made of.
+var ready = []mapping.State{mapping.Copied, mapping.Synced, mapping.Switched}
+
+// requests reads the positionals of a verb, or mapping lines, whose state is one
+// of states, from e.Stdin.
+func requests(e *cli.Env, verb string, args []string, states []mapping.State) ([]request, error) {
 	if len(args) == 1 && args[0] == "-" {
 		lines, err := mapping.Read(e.Stdin)
 		if err != nil {
 			return nil, refused(err)
 		}
 		if len(lines) == 0 {
-			return nil, fault.Refuse("cannot apply standard input: it holds no mapping line")
+			return nil, fault.Refuse("cannot %s standard input: it holds no mapping line", verb)
 		}
-		return byDomain(lines)
+		return byDomain(lines, states)
 	}
 	if len(args) < 2 {
-		return nil, fault.BadUsage("apply wants DOMAIN VDEV=DEVICE..., or - for mapping lines on standard input")
+		return nil, fault.BadUsage("%s wants DOMAIN VDEV=DEVICE..., or - for mapping lines on standard input", verb)
 	}
 	var lines []mapping.Line
 	for _, a := range args[1:] {
@@ -41,7 +45,7 @@ func requests(e *cli.Env, args []string) ([]request, error) {
 		}
 		lines = append(lines, mapping.Line{Domain: args[0], VDev: vdev, Destination: device, State: mapping.Copied})
 	}
-	all, err := byDomain(lines)
+	all, err := byDomain(lines, states)
 	for i := range all {
 		all[i].byHand = true
 	}
@@ -49,12 +53,10 @@ func requests(e *cli.Env, args []string) ([]request, error) {
 }
 
 // byDomain groups lines and refuses those that no configuration may be made of.
-func byDomain(lines []mapping.Line) ([]request, error) {
+func byDomain(lines []mapping.Line, states []mapping.State) ([]request, error) {
 	var all []request
 	for _, l := range lines {
-		switch l.State {
-		case mapping.Copied, mapping.Synced, mapping.Switched:
-		default:
+		if !slices.Contains(states, l.State) {
 			return nil, fault.Refuse("cannot switch disk %s of %s: its state is %s, not copied or synced", l.VDev, l.Domain, l.State)
 		}
 		i := slices.IndexFunc(all, func(r request) bool { return r.domain == l.Domain })

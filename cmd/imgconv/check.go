@@ -10,7 +10,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"xenlvm/lib/blkdev"
-	"xenlvm/lib/diskimg"
+	"xenlvm/lib/convert"
 	"xenlvm/lib/dm"
 	"xenlvm/lib/fault"
 	"xenlvm/lib/host"
@@ -20,85 +20,48 @@ import (
 	"xenlvm/lib/xl"
 )
 
-// check refuses a source that somebody may write to meanwhile, and a destination
-// that must not be written to. It changes nothing.
-func check(ctx context.Context, r run.Runner, src diskimg.Source, source, path string) error {
-	var from, to unix.Stat_t
-	if err := unix.Stat(source, &from); err != nil {
-		return fault.Refuse("cannot open %s: %w", source, err)
-	}
-	uses, err := domainDisks(ctx, r)
-	if err != nil {
-		return err
-	}
-	if err := checkSource(uses, &from, source); err != nil {
-		return err
-	}
-	err = unix.Stat(path, &to)
+// check refuses a destination that must not be written to. It changes nothing.
+func check(ctx context.Context, r run.Runner, src *source, path string) error {
+	var to unix.Stat_t
+	err := unix.Stat(path, &to)
 	switch kind := to.Mode & unix.S_IFMT; {
 	case errors.Is(err, unix.ENOENT):
-		return checkNew(ctx, src, &from, path)
+		return checkNew(ctx, r, src, path)
 	case err != nil:
 		return fault.Refuse("cannot open %s: %w", path, err)
-	case sameFile(&from, &to):
-		return fault.Refuse("cannot copy %s onto itself", source)
-	case kind != unix.S_IFBLK && kind != unix.S_IFREG:
-		return fault.Refuse("cannot copy to %s: it is neither a block device nor a regular file", path)
+	case sameFile(&src.stat, &to):
+		return fault.Refuse("cannot copy %s onto itself", path)
+	case kind == unix.S_IFBLK:
+		err = checkDevice(&src.stat, path, units.Bytes(src.Size()))
+	case kind == unix.S_IFREG:
+		err = checkBelow(&src.stat, &to, path)
+	default:
+		err = fault.Refuse("cannot copy to %s: it is neither a block device nor a regular file", path)
 	}
-	for _, u := range uses {
-		if isDisk(u.Disk, &to) {
-			return fault.Refuse("cannot copy to %s: domain %s has it as its disk %s", path, u.Domain.Name, u.Disk.VDev)
-		}
-	}
-	if isBlock(&to) {
-		return checkDevice(&from, path, src.Size())
-	}
-	return checkFile(&from, &to, path)
-}
-
-// checkSource refuses a source that a domain, the holder of a loop device or any
-// other program may write to.
-func checkSource(uses []xl.Use, from *unix.Stat_t, source string) error {
-	for _, u := range uses {
-		if !u.Disk.CDROM && isDisk(u.Disk, from) {
-			return fault.Hint(fault.Refuse("cannot copy %s: domain %s has it as its disk %s, and may write to it", source, u.Domain.Name, u.Disk.VDev),
-				"domuswitch stop %[1]s; or, while it runs: imgconv --snapshot %[1]s", run.Quote(u.Domain.Name))
-		}
-	}
-	loops, err := attached(from)
 	if err != nil {
 		return err
 	}
-	for _, l := range loops {
-		if !l.ReadOnly {
-			return fault.Hint(fault.Refuse("cannot copy %s: it is attached to %s, through which somebody may write to it", source, l.Path), "losetup --list; xl list")
-		}
-	}
-	if isBlock(from) {
-		return nil
-	}
-	f, err := os.Open(source)
-	if err != nil {
-		return fault.Refuse("cannot open %s: %w", source, err)
-	}
-	defer f.Close()
-	return checkWriters(f, unix.F_RDLCK, "cannot copy "+source)
+	return checkUsers(ctx, r, path, 0)
 }
 
 // checkNew checks the place of a file that is not there.
-func checkNew(ctx context.Context, src diskimg.Source, from *unix.Stat_t, path string) error {
-	if strings.HasPrefix(filepath.Clean(path), "/dev/") && !strings.HasPrefix(filepath.Clean(path), "/dev/shm/") {
-		return fault.Refuse("cannot find the device %s", path)
-	}
+func checkNew(ctx context.Context, r run.Runner, src *source, path string) error {
 	if _, err := os.Lstat(path); err == nil {
-		return fault.Refuse("cannot create %s: it is a link that leads nowhere", path)
+		return fault.Hint(fault.Refuse("cannot create %s: it is a link that leads nowhere", path), "if nobody needs it: %s", run.Quote("rm", "--", path))
 	}
 	var dir, left unix.Stat_t
-	if err := unix.Stat(filepath.Dir(path), &dir); err != nil {
+	at := filepath.Dir(path)
+	if err := unix.Stat(at, &dir); err != nil {
 		return fault.Refuse("cannot create %s: %w", path, err)
 	}
-	if err := checkBelow(from, &dir, path); err != nil {
+	if holdsDevices(&dir) {
+		return fault.Hint(fault.Refuse("cannot find the device %s", path), "lsblk shows all block devices; for a file, name a directory that is on a disk")
+	}
+	if err := checkBelow(&src.stat, &dir, path); err != nil {
 		return err
+	}
+	if err := unix.Faccessat(unix.AT_FDCWD, at, unix.W_OK|unix.X_OK, unix.AT_EACCESS); err != nil {
+		return fault.Refuse("cannot create %s: %w", path, err)
 	}
 	data, err := src.Data()
 	if err != nil {
@@ -106,22 +69,19 @@ func checkNew(ctx context.Context, src diskimg.Source, from *unix.Stat_t, path s
 	}
 	need := units.Bytes(data.Bytes())
 	if unix.Lstat(partial(path), &left) == nil {
+		if err := checkUsers(ctx, r, partial(path), 0); err != nil {
+			return err
+		}
 		need -= units.Bytes(left.Blocks) * units.Sector // which are used again
 	}
-	return fault.With(fault.Refused, host.NeedSpace(ctx, filepath.Dir(path), need))
+	return fault.With(fault.Refused, host.NeedSpace(ctx, at, need))
 }
 
-// checkFile refuses a file that is behind a loop device: perhaps a domain's
-// disk, perhaps the source itself.
-func checkFile(from, to *unix.Stat_t, path string) error {
-	loops, err := attached(to)
-	if err != nil {
-		return err
-	}
-	if len(loops) > 0 {
-		return fault.Hint(fault.Refuse("cannot copy to %s: it is attached to %s", path, loops[0].Path), "losetup --list; xl list")
-	}
-	return checkBelow(from, to, path)
+// holdsDevices says whether a directory is on the file system of the device nodes,
+// which lies in memory.
+func holdsDevices(dir *unix.Stat_t) bool {
+	var dev, root unix.Stat_t
+	return unix.Stat("/dev", &dev) == nil && unix.Stat("/", &root) == nil && dir.Dev == dev.Dev && dev.Dev != root.Dev
 }
 
 // checkBelow refuses a file on a file system that lies on the source: writing
@@ -133,9 +93,9 @@ func checkBelow(from, to *unix.Stat_t, path string) error {
 	return nil
 }
 
-// checkDevice refuses a device that is in use, too small, made of the source, or
-// what the source is made of.
-func checkDevice(from *unix.Stat_t, path string, size int64) error {
+// checkDevice refuses a device that is mounted or built on, read-only, too small,
+// made of what the source lies on, or what that is made of.
+func checkDevice(from *unix.Stat_t, path string, size units.Bytes) error {
 	dev, err := blkdev.Stat(path)
 	if err != nil {
 		return err
@@ -150,23 +110,59 @@ func checkDevice(from *unix.Stat_t, path string, size int64) error {
 	}
 	switch {
 	case dev.DependsOn(holder.Number):
-		return fault.Refuse("cannot copy to %s: it is, or is built on, the device %s that holds the source", path, holder.Number)
+		return fault.Hint(fault.Refuse("cannot copy to %s: it is, or lies on, the device %s that holds the source: to write there may change the source", path, holder.Number),
+			"if it is a loop device of another file: detach it, and name the file")
 	case holder.DependsOn(dev.Number):
 		return fault.Refuse("cannot copy to %s: the device %s that holds the source is built on it", path, holder.Number)
-	case dev.Size < units.Bytes(size):
-		return fault.Refuse("cannot copy to %s: the source is %d bytes, the device only %d", path, size, dev.Size)
+	case dev.ReadOnly():
+		return fault.Hint(fault.Refuse("cannot copy to %s: it is read-only", path), "if it is a volume: lvchange --permission rw; else: %s", run.Quote("blockdev", "--setrw", path))
+	case dev.Size < size:
+		return fault.Hint(fault.Refuse("cannot copy to %s: the source is %d bytes, the device only %d", path, size, dev.Size), "if it is a volume: lvextend --size %db %s", size, run.Quote(path))
 	case dev.SectorSize != sector:
-		return fault.Refuse("cannot copy to %s: its sectors are %d bytes, those of the source %d: nothing in it could be read", path, dev.SectorSize, sector)
+		return fault.Hint(fault.Refuse("cannot copy to %s: its sectors are %d bytes, those of the source %d: nothing in it could be read", path, dev.SectorSize, sector),
+			"choose a device with sectors of %d bytes: lsblk --output NAME,SIZE,LOG-SEC", sector)
 	}
-	if err := dev.Idle(); err != nil {
+	return dev.Idle()
+}
+
+// checkUsers refuses a destination that a domain or the holder of a loop device
+// has, or, if it is of device-mapper, anybody else; ours is how often we have it
+// open.
+func checkUsers(ctx context.Context, r run.Runner, path string, ours int) error {
+	uses, err := domainDisks(ctx, r)
+	if err != nil {
 		return err
 	}
-	// A program that opened it in the common way, such as QEMU, holds no claim
-	// that Idle could see.
-	if open, err := dm.OpenCount(dev.Number); err == nil && open > 0 {
-		return fault.Hint(fault.Refuse("cannot copy to %s: somebody has it open, perhaps a running domain", path), "xl list; dmsetup info %s", path)
+	for _, u := range uses {
+		if convert.HasDisk(u.Disk, path) {
+			return fault.Hint(fault.Refuse("cannot copy to %s: domain %s has it as its disk %s", path, u.Domain.Name, u.Disk.VDev),
+				"choose another destination; or, if that is the copy's place: domuswitch stop %s", run.Quote(u.Domain.Name))
+		}
 	}
-	return nil
+	var st unix.Stat_t
+	if err := unix.Stat(path, &st); err != nil {
+		return fault.Refuse("cannot open %s: %w", path, err)
+	}
+	loops, err := attached(&st)
+	if err != nil {
+		return err
+	}
+	if len(loops) > 0 {
+		return detach(fault.Refuse("cannot copy to %s: it is attached to %s", path, loops[0].Path), loops[0])
+	}
+	if !isBlock(&st) {
+		return nil
+	}
+	dev, err := blkdev.Stat(path)
+	if err != nil {
+		return err
+	}
+	return dm.Unopened(dev, "write to", ours)
+}
+
+// detach hints at how to get rid of a loop device.
+func detach(err error, l *loopdev.Device) error {
+	return fault.Hint(err, "if nobody needs it (lsblk and xl list tell): %s", run.Quote("losetup", "--detach", l.Path))
 }
 
 // domainDisks are the disks of all domains; none where there is no Xen.
@@ -182,16 +178,6 @@ func domainDisks(ctx context.Context, r run.Runner) ([]xl.Use, error) {
 		}
 	}
 	return uses, fault.With(fault.Refused, err)
-}
-
-// isDisk says whether a domain's disk is the file or block device st. A file that
-// the kernel serves has a loop device: attached finds it.
-func isDisk(d xl.Disk, st *unix.Stat_t) bool {
-	if d.HasDevice {
-		return isBlock(st) && blkdev.NumberOf(st.Rdev) == blkdev.Number{Major: d.Major, Minor: d.Minor}
-	}
-	var disk unix.Stat_t
-	return unix.Stat(d.Path, &disk) == nil && sameFile(st, &disk)
 }
 
 // attached are the loop devices of a file.

@@ -77,6 +77,8 @@ func (o *options) run(ctx context.Context, e *cli.Env, args []string) error {
 		return fault.BadUsage("unknown --format %q: want raw or qcow2", o.format)
 	}
 	switch {
+	case slices.Contains(args, ""):
+		return fault.BadUsage("an argument is empty: perhaps a variable that is not set")
 	case o.snapshot && o.format != "":
 		return fault.BadUsage("--format means nothing with --snapshot: the configuration says it")
 	case o.snapshot && len(args) == 1:

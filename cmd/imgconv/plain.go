@@ -18,28 +18,35 @@ import (
 // is read and compared first, if it holds anything: only blocks that differ are
 // written.
 func (o *options) runPlain(ctx context.Context, e *cli.Env, source, destination string, rate int64) error {
-	src, err := o.openSource(source)
+	src, err := o.openSource(ctx, e.Runner, source)
 	if err != nil {
 		return err
 	}
 	defer src.Close()
-	if err := check(ctx, e.Runner, src, source, destination); err != nil {
+	if err := check(ctx, e.Runner, src, destination); err != nil {
 		return err
 	}
-	if e.DryRun {
-		return o.dryPlain(e, src, source, destination)
-	}
-	t, err := openTarget(destination)
+	t, err := openTarget(destination, src, e.DryRun)
 	if err != nil {
 		return err
 	}
-	defer t.f.Close()
+	defer t.close()
+	if err := t.findVolume(ctx, e.Runner); err != nil {
+		return err
+	}
 	began := time.Now()
 	stats, changed, err := o.copyPlain(ctx, e, src, t, rate)
-	if err != nil {
-		return t.failed(err, changed)
+	if e.DryRun && err == nil && changed {
+		return o.dryPlain(e, src, source, destination)
 	}
-	if err := t.finish(); err != nil {
+	if !e.DryRun {
+		if err != nil {
+			err = t.failed(err)
+		} else {
+			err = t.finish(ctx, e.Runner)
+		}
+	}
+	if err != nil {
 		return err
 	}
 	if !changed {
@@ -54,44 +61,37 @@ func (o *options) runPlain(ctx context.Context, e *cli.Env, source, destination 
 	return nil
 }
 
-func (o *options) openSource(path string) (diskimg.Source, error) {
-	info, err := diskimg.Probe(path)
-	if err != nil {
-		return nil, fault.With(fault.Refused, err)
-	}
-	format := o.format
-	if format == "" {
-		format = string(diskimg.Raw)
-		if info.Format == diskimg.Qcow2 {
-			return nil, fault.Hint(fault.Refuse("cannot copy %s: it looks like a qcow2 image", path), "say --format qcow2 if it is one and you trust it; a guest can make its raw disk look so")
-		}
-	}
-	if err := diskimg.CheckFormat(info, format); err != nil {
-		return nil, fault.With(fault.Refused, err)
-	}
-	src, err := diskimg.OpenSource(path, format)
-	return src, fault.With(fault.Refused, err)
-}
-
-// copyPlain compares, copies and verifies. The boolean says whether the
-// destination was written to.
+// copyPlain compares, copies and verifies. The boolean says whether there is, or
+// was, anything to do. A dry run only compares.
 func (o *options) copyPlain(ctx context.Context, e *cli.Env, src diskimg.Source, t *target, rate int64) (blockcopy.Stats, bool, error) {
 	phase := func(what string) (blockcopy.Options, *cli.Progress) {
 		p := e.Progress(what)
 		return blockcopy.Options{BytesPerSecond: rate, Progress: func(now blockcopy.Progress) { p.Update(now.Read, now.Total) }}, p
 	}
+	nothing := blockcopy.Stats{Size: src.Size()}
 	opts, p := phase("compare")
 	before, equal, err := t.compare(ctx, src, opts)
 	p.Done()
-	if err != nil || equal {
-		return blockcopy.Stats{Size: src.Size()}, false, err
-	}
-	if !t.empty && !o.overwrite {
-		return blockcopy.Stats{}, false, fault.Hint(fault.Refuse("cannot copy to %s: it holds other data", t.path),
+	switch {
+	case err != nil:
+		return nothing, false, err
+	case equal:
+		return nothing, t.tagged(), src.Unchanged()
+	case !t.empty && !o.overwrite:
+		return nothing, false, fault.Hint(fault.Refuse("cannot copy to %s: it holds other data", t.path),
 			"--overwrite makes it equal to the source; only blocks that differ are written")
+	case e.DryRun:
+		return nothing, true, nil
 	}
+	if err := t.checkAgain(ctx, e.Runner); err != nil {
+		return nothing, false, err
+	}
+	if err := t.tag(ctx, e.Runner); err != nil {
+		return nothing, false, err
+	}
+	t.written = true
 	opts, p = phase("copy")
-	opts.Before = before
+	opts.Before, opts.KnownZero = before, t.empty
 	stats, sums, err := blockcopy.Copy(ctx, t.f, src, opts)
 	p.Done()
 	if err == nil {

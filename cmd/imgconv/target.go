@@ -16,95 +16,139 @@ import (
 	"xenlvm/lib/extent"
 	"xenlvm/lib/fault"
 	"xenlvm/lib/journal"
+	"xenlvm/lib/lvm"
 	"xenlvm/lib/run"
 )
 
 // target is an opened destination.
 type target struct {
-	f     *os.File
-	path  string
-	made  bool // a new file, which has its name only when it is complete
-	empty bool // nothing that could be lost
+	f       *os.File // nil where a dry run would make a file
+	path    string
+	made    bool    // a new file, which has its name only when it is complete
+	device  bool    // a block device
+	empty   bool    // nothing that could be lost
+	written bool    // the copy has begun
+	lv      *lvm.LV // nil if it is none
 }
 
 // partial is the name of a new file until it is complete. Nobody else makes such
 // names: a file that has one was left by a run that was killed.
 func partial(path string) string { return path + ".xenlvm-partial" }
 
-// openTarget opens, or creates, the destination for us alone.
-func openTarget(path string) (*target, error) {
-	info, err := os.Stat(path)
+// openTarget opens, or creates, the destination for us alone. A dry run opens
+// what is there, to be refused what the real one would be, and changes nothing.
+func openTarget(path string, src diskimg.Source, dry bool) (*target, error) {
+	t := &target{path: path}
+	if err := t.open(src, dry); err != nil {
+		return nil, errors.Join(err, t.close())
+	}
+	return t, nil
+}
+
+func (t *target) open(src diskimg.Source, dry bool) error {
+	info, err := os.Stat(t.path)
 	switch {
 	case errors.Is(err, os.ErrNotExist):
-		return create(path)
+		t.made, t.empty = true, true
+		return t.create(src, dry)
 	case err != nil:
-		return nil, fault.Refuse("cannot open %s: %w", path, err)
+		return fault.Refuse("cannot open %s: %w", t.path, err)
 	case info.Mode().IsRegular():
-		f, err := os.OpenFile(path, os.O_RDWR, 0)
-		if err != nil {
-			return nil, fault.Refuse("cannot open %s: %w", path, err)
+		if t.f, err = os.OpenFile(t.path, os.O_RDWR, 0); err != nil {
+			return fault.Refuse("cannot open %s: %w", t.path, err)
 		}
-		if err := lock(f, path); err != nil {
-			return nil, errors.Join(err, f.Close())
-		}
-		return &target{f: f, path: path, empty: info.Size() == 0}, nil
+		t.empty = info.Size() == 0
+		return t.lock()
 	}
-	f, err := blkdev.OpenExclusive(path, os.O_RDWR)
-	if err != nil {
-		return nil, err
+	flag := os.O_RDWR
+	if dry {
+		flag = os.O_RDONLY // udev looks at what was open for writing
 	}
-	content, err := diskimg.ProbeFile(f)
-	if err != nil {
-		f.Close()
-		return nil, fault.With(fault.Refused, err)
-	}
-	return &target{f: f, path: path, empty: content.Kind == diskimg.Blank}, nil
+	t.device = true
+	t.f, err = blkdev.OpenExclusive(t.path, flag)
+	return err
 }
 
 // create opens the file that becomes path, emptied if a killed run left it.
-func create(path string) (*target, error) {
-	f, err := os.OpenFile(partial(path), os.O_RDWR|os.O_CREATE|unix.O_NOFOLLOW, 0o600)
-	if err != nil {
-		return nil, fault.Refuse("cannot create %s: %w", path, err)
+func (t *target) create(src diskimg.Source, dry bool) error {
+	flag := os.O_RDWR | unix.O_NOFOLLOW
+	if !dry {
+		flag |= os.O_CREATE
 	}
-	err = lock(f, path)
-	if err == nil {
-		err = empty(f)
+	var err error
+	t.f, err = os.OpenFile(partial(t.path), flag, 0o600)
+	switch {
+	case dry && errors.Is(err, os.ErrNotExist):
+		t.f = nil
+		return nil
+	case err != nil:
+		return leftover(t.path, fmt.Errorf("cannot create %s: %w", t.path, err))
+	case src.Is(t.f):
+		return isPartial(t.path)
 	}
-	if err != nil {
-		return nil, errors.Join(err, f.Close())
+	if err := t.lock(); err != nil {
+		return err
 	}
-	return &target{f: f, path: path, made: true, empty: true}, nil
+	var st unix.Stat_t
+	if err := unix.Fstat(int(t.f.Fd()), &st); err != nil || !t.named() || st.Nlink != 1 || st.Mode&unix.S_IFMT != unix.S_IFREG {
+		return leftover(t.path, fmt.Errorf("cannot use %s: it is not what a killed run left", t.f.Name()))
+	}
+	if dry {
+		return nil
+	}
+	return t.f.Truncate(0)
 }
 
-// empty empties a locked file that has no other name, and has that one still:
-// until the lock was ours, another run may have given it its own.
-func empty(f *os.File) error {
-	var opened, named unix.Stat_t
-	err := errors.Join(unix.Fstat(int(f.Fd()), &opened), unix.Lstat(f.Name(), &named))
-	if err != nil || !sameFile(&opened, &named) || opened.Nlink != 1 || opened.Mode&unix.S_IFMT != unix.S_IFREG {
-		return fault.Refuse("cannot use %s: it is not what a killed run left", f.Name())
+// isPartial refuses a source that is what the destination is written as.
+func isPartial(path string) error {
+	return fault.Hint(fault.Refuse("cannot copy %s to %s: it has the name that a copy to there has until it is complete", partial(path), path),
+		"if it is worth something, give it another name: %s", run.Quote("mv", "--no-clobber", "--", partial(path), path+".saved"))
+}
+
+// leftover refuses what has the name of a new file that is not complete.
+func leftover(path string, err error) error {
+	err = fault.With(fault.Refused, err)
+	if _, missing := os.Lstat(partial(path)); missing != nil {
+		return err
 	}
-	return f.Truncate(0)
+	return fault.Hint(err, "if nobody needs it: %s; else give it another name", run.Quote("rm", "--", partial(path)))
+}
+
+// named says whether the name still leads to the file that is open: until the
+// lock was ours, another run may have given it its own.
+func (t *target) named() bool {
+	var opened, now unix.Stat_t
+	return unix.Fstat(int(t.f.Fd()), &opened) == nil && unix.Lstat(t.f.Name(), &now) == nil && sameFile(&opened, &now)
+}
+
+func (t *target) close() error {
+	if t.f == nil {
+		return nil
+	}
+	return t.f.Close()
 }
 
 // lock takes a file for one run, when no other program has it open.
-func lock(f *os.File, path string) error {
-	if unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB) != nil {
-		return fault.Refuse("cannot copy to %s: another run has it", path)
+func (t *target) lock() error {
+	if unix.Flock(int(t.f.Fd()), unix.LOCK_EX|unix.LOCK_NB) != nil {
+		return whoHas(fault.Refuse("cannot copy to %s: another run has it", t.path), t.f)
 	}
-	return checkWriters(f, unix.F_WRLCK, "cannot copy to "+path)
+	return t.checkOpen()
 }
 
-// checkWriters refuses, with what, a file that another program has open for
-// writing: then the kernel grants no lease, of F_RDLCK on a file open for reading
-// and F_WRLCK on one open for writing. We do not keep it, or our own next open
-// would wait for us to give it back. A file system without leases, such as NFS,
-// and the kernel to somebody who does not own the file, cannot tell.
-func checkWriters(f *os.File, lease int, what string) error {
+func (t *target) checkOpen() error {
+	return checkOpen(t.f, unix.F_WRLCK, "cannot copy to "+t.path+": another program has it open")
+}
+
+// checkOpen refuses, with what, a file that another program has open: for writing
+// if lease is F_RDLCK and f open for reading, in any way if it is F_WRLCK. Then the
+// kernel grants no such lease. We do not keep it, or our own next open would wait
+// for us to give it back. A file system without leases, such as NFS, and the kernel
+// to somebody who does not own the file, cannot tell.
+func checkOpen(f *os.File, lease int, what string) error {
 	_, err := unix.FcntlInt(f.Fd(), unix.F_SETLEASE, lease)
 	if errors.Is(err, unix.EAGAIN) {
-		return fault.Hint(fault.Refuse("%s: another program has it open for writing", what), "%s", run.Quote("fuser", "--verbose", f.Name()))
+		return whoHas(fault.Refuse("%s", what), f)
 	}
 	if err == nil {
 		_, err = unix.FcntlInt(f.Fd(), unix.F_SETLEASE, unix.F_UNLCK)
@@ -113,10 +157,24 @@ func checkWriters(f *os.File, lease int, what string) error {
 	return nil
 }
 
-// finish gives a new file its name.
-func (t *target) finish() error {
+// whoHas hints at how to find out who has a file open.
+func whoHas(err error, f *os.File) error {
+	return fault.Hint(err, "%s shows it (Debian package lsof); wait until it has ended, or end it", run.Quote("lsof", f.Name()))
+}
+
+// checkAgain looks right before the first write whether somebody took the
+// destination meanwhile: to compare it takes hours.
+func (t *target) checkAgain(ctx context.Context, r run.Runner) error {
+	if err := checkUsers(ctx, r, t.f.Name(), 1); err != nil {
+		return err
+	}
+	return t.checkOpen()
+}
+
+// finish gives a new file its name, and takes the tag off a volume.
+func (t *target) finish(ctx context.Context, r run.Runner) error {
 	if !t.made {
-		return nil
+		return t.untag(ctx, r)
 	}
 	err := rename(t.f.Name(), t.path)
 	if err != nil {
@@ -141,14 +199,14 @@ func rename(from, to string) error {
 
 // failed undoes what can be undone after err, and says what to do. A destination
 // that was there before stays as it is now.
-func (t *target) failed(err error, written bool) error {
+func (t *target) failed(err error) error {
 	if errors.Is(err, unix.ENOSPC) || errors.Is(err, unix.EDQUOT) {
 		err = fault.Hint(err, "make room for %s, then run it again", t.path)
 	}
 	switch {
-	case t.made:
+	case t.made && t.named():
 		return errors.Join(err, fault.With(fault.Left, os.Remove(t.f.Name())))
-	case written && fault.StatusOf(err) != fault.Mismatch:
+	case !t.made && t.written && fault.StatusOf(err) != fault.Mismatch:
 		return fault.Hint(fault.With(fault.Left, fmt.Errorf("%s is half overwritten: %w", t.path, err)), "run it again: it goes on where the two differ")
 	}
 	return err
@@ -157,9 +215,17 @@ func (t *target) failed(err error, written bool) error {
 // compare reads a destination that holds something, and the source. The digests
 // are nil when there is nothing to compare.
 func (t *target) compare(ctx context.Context, src diskimg.Source, o blockcopy.Options) (*blockcopy.Digests, bool, error) {
+	if t.empty {
+		return nil, false, nil
+	}
 	size, err := t.f.Seek(0, io.SeekEnd)
-	if t.empty || err != nil || size < src.Size() {
+	if err != nil || size < src.Size() {
 		return nil, false, err
+	}
+	if t.device { // which says nothing by its size
+		if t.empty, err = blockcopy.Zeros(ctx, t.f, o); err != nil || t.empty {
+			return nil, false, err
+		}
 	}
 	sums, err := blockcopy.Scan(ctx, t.f, src.Size(), o)
 	if err != nil {

@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -15,6 +16,7 @@ import (
 	"xenlvm/lib/cli"
 	"xenlvm/lib/diskimg"
 	"xenlvm/lib/fault"
+	"xenlvm/lib/run"
 )
 
 func must(t *testing.T, err error) {
@@ -43,29 +45,219 @@ func (d disturbed) ReadAt(b []byte, off int64) (int, error) {
 	return d.Source.ReadAt(b, off)
 }
 
+// openImage opens a source on a host without domains.
+func openImage(t *testing.T, path string) *source {
+	t.Helper()
+	fakeHost(t, "{}")
+	var o options
+	src, err := o.openSource(t.Context(), run.Host{}, path)
+	must(t, err)
+	t.Cleanup(func() { src.Close() })
+	return src
+}
+
+// some is a source that has nothing to do with the destination.
+func some(t *testing.T) *source {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), "some.img")
+	must(t, os.WriteFile(path, make([]byte, 512), 0o600))
+	return openImage(t, path)
+}
+
+// copyPlain is the copying itself, onto an opened target.
+func copyPlain(t *testing.T, o options, src diskimg.Source, to *target) (bool, error) {
+	t.Helper()
+	e := &cli.Env{Tool: "imgconv", Stderr: io.Discard, Runner: run.Host{}}
+	_, changed, err := o.copyPlain(t.Context(), e, src, to, 0)
+	return changed, err
+}
+
 func TestSourceIsWrittenTo(t *testing.T) {
 	dir := t.TempDir()
 	image, copied := filepath.Join(dir, "a.img"), filepath.Join(dir, "b.img")
 	must(t, os.WriteFile(image, bytes.Repeat([]byte("x"), 1<<20), 0o600))
 	must(t, os.Chtimes(image, time.Time{}, time.Unix(1, 0)))
-	var o options
-	src, err := o.openSource(image)
+	src := openImage(t, image)
+	target, err := openTarget(copied, src, false)
 	must(t, err)
-	defer src.Close()
-	target, err := openTarget(copied)
-	must(t, err)
-	defer target.f.Close()
+	defer target.close()
 	guest, err := os.OpenFile(image, os.O_WRONLY, 0)
 	must(t, err)
 	defer guest.Close()
-	e := &cli.Env{Tool: "imgconv", Stderr: io.Discard}
-	_, changed, err := o.copyPlain(t.Context(), e, disturbed{src, func() { _, _ = guest.WriteAt([]byte("y"), 700000) }}, target, 0)
+	write := disturbed{src, func() { _, _ = guest.WriteAt([]byte("y"), 700000) }}
+	_, err = copyPlain(t, options{}, write, target)
 	if err == nil || !strings.Contains(err.Error(), "written to while it was read") {
 		t.Errorf("%v; want an error: the source was written to", err)
 	}
-	must(t, target.failed(nil, changed))
+	must(t, target.failed(nil))
 	if left, _ := os.ReadDir(dir); len(left) != 1 {
 		t.Errorf("left behind: %v", left)
+	}
+}
+
+// That both were equal is worth nothing when the source was written to meanwhile.
+func TestSourceOfAnEqualCopyIsWrittenTo(t *testing.T) {
+	dir := t.TempDir()
+	image, copied := filepath.Join(dir, "a.img"), filepath.Join(dir, "b.img")
+	for _, path := range []string{image, copied} {
+		must(t, os.WriteFile(path, bytes.Repeat([]byte("x"), 1<<20), 0o600))
+		must(t, os.Chtimes(path, time.Time{}, time.Unix(1, 0)))
+	}
+	src := openImage(t, image)
+	target, err := openTarget(copied, src, false)
+	must(t, err)
+	defer target.close()
+	guest, err := os.OpenFile(image, os.O_WRONLY, 0)
+	must(t, err)
+	defer guest.Close()
+	_, err = copyPlain(t, options{}, disturbed{src, func() { _, _ = guest.WriteAt([]byte("x"), 0) }}, target)
+	if err == nil || !strings.Contains(err.Error(), "written to while it was read") {
+		t.Errorf("%v; want an error: the source was written to", err)
+	}
+}
+
+// The destination is looked at again after the hours that comparing takes.
+func TestTakenMeanwhile(t *testing.T) {
+	for what, disturb := range map[string]func(t *testing.T, path string){
+		"domain vm3 has it": func(t *testing.T, path string) {
+			fakeHost(t, `{"domains": [{"name": "vm3", "id": 7, "disks": [{"vdev": "xvda", "path": "`+path+`", "format": "qcow2", "state": 4}]}]}`)
+		},
+		"another program has it open": func(t *testing.T, path string) {
+			f, err := os.Open(path)
+			must(t, err)
+			t.Cleanup(func() { f.Close() })
+		},
+	} {
+		t.Run(what, func(t *testing.T) {
+			dir := t.TempDir()
+			image, copied := filepath.Join(dir, "a.img"), filepath.Join(dir, "b.img")
+			must(t, os.WriteFile(image, bytes.Repeat([]byte("x"), 4096), 0o600))
+			old := bytes.Repeat([]byte("y"), 4096)
+			must(t, os.WriteFile(copied, old, 0o600))
+			src := openImage(t, image)
+			target, err := openTarget(copied, src, false)
+			must(t, err)
+			defer target.close()
+			var once sync.Once
+			_, err = copyPlain(t, options{overwrite: true}, disturbed{src, func() { once.Do(func() { disturb(t, copied) }) }}, target)
+			refused(t, target.failed(err), what)
+			if b, err := os.ReadFile(copied); err != nil || !bytes.Equal(b, old) {
+				t.Errorf("it was written to, %v", err)
+			}
+		})
+	}
+}
+
+// What has the name of an unfinished copy may be the source.
+func TestSourceIsPartial(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "b.img")
+	must(t, os.WriteFile(partial(path), bytes.Repeat([]byte("x"), 4096), 0o600))
+	link := path + ".link"
+	must(t, os.Symlink(partial(path), link))
+	const want = "it has the name that a copy to there has until it is complete"
+	for _, flags := range [][]string{nil, {"--dry-run"}, {"--overwrite"}} {
+		for _, source := range []string{partial(path), link} {
+			if s, said := imgconv(t, append(flags, source, path)...); s != fault.Refused || !strings.Contains(said, want) || !strings.Contains(said, "hint: ") {
+				t.Errorf("%s: status %d: %s", source, s, said)
+			}
+		}
+	}
+	// And so it is seen by what was opened, if it got the name only then.
+	src := openImage(t, partial(path))
+	must(t, src.Close()) // or the file is refused because it is open
+	_, err := openTarget(path, src, false)
+	refused(t, err, want)
+	if b, err := os.ReadFile(partial(path)); err != nil || len(b) != 4096 {
+		t.Errorf("the source has %d bytes, %v", len(b), err)
+	}
+}
+
+// What got the temporary name meanwhile is not removed.
+func TestPartialOfAnother(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "b.img")
+	target, err := openTarget(path, some(t), false)
+	must(t, err)
+	defer target.close()
+	must(t, os.Rename(partial(path), path+".moved"))
+	must(t, os.WriteFile(partial(path), []byte("precious"), 0o600))
+	_ = target.failed(io.ErrUnexpectedEOF)
+	if b, err := os.ReadFile(partial(path)); err != nil || string(b) != "precious" {
+		t.Errorf("another's file became %q, %v", b, err)
+	}
+}
+
+// A domain's disk may have the temporary name.
+func TestPartialIsADisk(t *testing.T) {
+	dir := t.TempDir()
+	image, path := filepath.Join(dir, "a.img"), filepath.Join(dir, "b.img")
+	for _, f := range []string{image, partial(path)} {
+		must(t, os.WriteFile(f, make([]byte, 4096), 0o600))
+	}
+	s, said := imgconvOn(t, `{"domains": [{"name": "vm3", "id": 7, "disks": [{"vdev": "xvda", "path": "`+partial(path)+`", "format": "qcow2", "state": 4}]}]}`, image, path)
+	if s != fault.Refused || !strings.Contains(said, "domain vm3 has it as its disk xvda") {
+		t.Errorf("status %d: %s", s, said)
+	}
+	if st, err := os.Stat(partial(path)); err != nil || st.Size() != 4096 {
+		t.Errorf("the disk became %v, %v", st, err)
+	}
+}
+
+// A name that is mistyped makes no file among the devices, however it is written.
+func TestNoFileAmongDevices(t *testing.T) {
+	var dev, root unix.Stat_t
+	must(t, errors.Join(unix.Stat("/dev", &dev), unix.Stat("/", &root)))
+	if dev.Dev == root.Dev {
+		t.Skip("/dev is on the root file system here")
+	}
+	image := filepath.Join(t.TempDir(), "a.img")
+	must(t, os.WriteFile(image, make([]byte, 4096), 0o600))
+	link := filepath.Join(t.TempDir(), "link")
+	must(t, os.Symlink("/dev", link))
+	const name = "xenlvm-test-no-such-device"
+	t.Chdir("/dev")
+	for _, path := range []string{name, "./" + name, "/dev/" + name, link + "/" + name} {
+		s, said := imgconv(t, image, path)
+		if s != fault.Refused || !strings.Contains(said, "cannot find the device") {
+			t.Errorf("%s: status %d: %s", path, s, said)
+		}
+		if os.Remove("/dev/"+name) == nil {
+			t.Errorf("%s: a file was made", path)
+		}
+	}
+}
+
+// A dry run is refused what the real one would be, and leaves nothing.
+func TestDryRunIsRefused(t *testing.T) {
+	dir := t.TempDir()
+	image, path := filepath.Join(dir, "a.img"), filepath.Join(dir, "b.img")
+	must(t, os.WriteFile(image, bytes.Repeat([]byte("x"), 4096), 0o600))
+	must(t, os.WriteFile(path, bytes.Repeat([]byte("y"), 4096), 0o600))
+	dry := func(want string, flags ...string) {
+		t.Helper()
+		s, said := imgconv(t, append(flags, "--dry-run", image, path)...)
+		if want == "" && s != fault.Done || want != "" && (s != fault.Refused || !strings.Contains(said, want)) {
+			t.Errorf("status %d: %s; want %q", s, said, want)
+		}
+	}
+	dry("it holds other data")
+	dry("", "--overwrite")
+	other, err := os.Open(path)
+	must(t, err)
+	dry("another program has it open", "--overwrite")
+	must(t, other.Close())
+	must(t, os.Remove(path))
+	must(t, os.Symlink(image, partial(path)))
+	dry("cannot create")
+	must(t, os.Remove(partial(path)))
+	must(t, os.WriteFile(partial(path), []byte("left"), 0o600))
+	dry("")
+	if b, err := os.ReadFile(partial(path)); err != nil || string(b) != "left" {
+		t.Errorf("a dry run made %q of what was left, %v", b, err)
+	}
+	must(t, os.Remove(partial(path)))
+	dry("")
+	if left, _ := os.ReadDir(dir); len(left) != 1 {
+		t.Errorf("a dry run left %v", left)
 	}
 }
 
@@ -74,18 +266,30 @@ func TestOpenElsewhere(t *testing.T) {
 	other, err := os.Create(path)
 	must(t, err)
 	defer other.Close()
-	_, err = openTarget(path)
-	refused(t, err, "another program has it open for writing")
-	var st unix.Stat_t
-	must(t, unix.Stat(path, &st))
-	refused(t, checkSource(nil, &st, path), "another program has it open for writing")
+	src := some(t)
+	_, err = openTarget(path, src, false)
+	refused(t, err, "another program has it open")
+	refused(t, checkFile(path), "another program has it open for writing")
 	must(t, other.Close())
-	must(t, checkSource(nil, &st, path))
-	target, err := openTarget(path)
+	must(t, checkFile(path))
+	// A reader does a source no harm, and has no claim on what a destination was.
+	other, err = os.Open(path)
 	must(t, err)
-	_, err = openTarget(path)
+	must(t, checkFile(path))
+	_, err = openTarget(path, src, false)
+	refused(t, err, "another program has it open")
+	if hints := fault.Hints(err); strings.Contains(err.Error(), "for writing") || len(hints) != 1 || !strings.HasPrefix(hints[0], "lsof ") {
+		t.Errorf("%v, hints %q", err, hints)
+	}
+	must(t, other.Close())
+	target, err := openTarget(path, src, false)
+	must(t, err)
+	_, err = openTarget(path, src, false)
 	refused(t, err, "another run has it")
-	must(t, target.f.Close())
+	if len(fault.Hints(err)) == 0 {
+		t.Error("a refusal without a next step")
+	}
+	must(t, target.close())
 }
 
 // What has the temporary name is taken over only if a killed run left it.
@@ -93,6 +297,7 @@ func TestPartial(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "b.img")
 	other := path + ".other"
 	must(t, os.WriteFile(other, []byte("precious"), 0o600))
+	src := some(t)
 	for what, make := range map[string]func() error{
 		"a link":      func() error { return os.Symlink(other, partial(path)) },
 		"a hard link": func() error { return os.Link(other, partial(path)) },
@@ -100,7 +305,7 @@ func TestPartial(t *testing.T) {
 		"a directory": func() error { return os.Mkdir(partial(path), 0o700) },
 	} {
 		must(t, make())
-		if _, err := openTarget(path); fault.StatusOf(err) != fault.Refused {
+		if _, err := openTarget(path, src, false); fault.StatusOf(err) != fault.Refused {
 			t.Errorf("%s: %v; want a refusal", what, err)
 		}
 		must(t, os.Remove(partial(path)))
@@ -110,30 +315,30 @@ func TestPartial(t *testing.T) {
 	}
 
 	must(t, os.WriteFile(partial(path), []byte("left"), 0o600))
-	target, err := openTarget(path)
+	target, err := openTarget(path, src, false)
 	must(t, err)
-	defer target.f.Close()
+	defer target.close()
 	if st, err := target.f.Stat(); err != nil || st.Size() != 0 {
 		t.Errorf("what was left is still there: %d bytes, %v", st.Size(), err)
 	}
-	_, err = openTarget(path)
+	_, err = openTarget(path, src, false)
 	refused(t, err, "another run has it")
-	must(t, target.finish())
+	must(t, target.finish(t.Context(), nil))
 	if _, err := os.Lstat(partial(path)); !errors.Is(err, os.ErrNotExist) {
 		t.Errorf("the temporary name is still there: %v", err)
 	}
-	_, err = openTarget(path)
+	_, err = openTarget(path, src, false)
 	refused(t, err, "another run has it")
 }
 
 // A file that somebody made meanwhile is not replaced, and the copy is kept.
 func TestNameIsTaken(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "b.img")
-	target, err := openTarget(path)
+	target, err := openTarget(path, some(t), false)
 	must(t, err)
-	defer target.f.Close()
+	defer target.close()
 	must(t, os.WriteFile(path, []byte("precious"), 0o600))
-	if err := target.finish(); fault.StatusOf(err) != fault.Left || !errors.Is(err, os.ErrExist) {
+	if err := target.finish(t.Context(), nil); fault.StatusOf(err) != fault.Left || !errors.Is(err, os.ErrExist) {
 		t.Errorf("%v; want file exists, left", err)
 	}
 	if b, err := os.ReadFile(path); err != nil || string(b) != "precious" {

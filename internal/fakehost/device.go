@@ -1,10 +1,15 @@
 package fakehost
 
 import (
+	"cmp"
 	"fmt"
+	"maps"
+	"path/filepath"
+	"slices"
 	"strings"
 
 	"xenlvm/lib/blkdev"
+	"xenlvm/lib/dm"
 	"xenlvm/lib/fault"
 	"xenlvm/lib/units"
 )
@@ -19,7 +24,75 @@ func Stat(path string) (blkdev.Device, error) {
 	if d == nil {
 		return blkdev.Device{}, fault.Refuse("cannot use %s: it is not a block device", path)
 	}
-	return blkdev.Device{Path: path, Node: path, Number: blkdev.Number{Major: d.Major, Minor: d.Minor}, Size: units.Bytes(d.Size), SectorSize: 512}, nil
+	return blkdev.Device{Path: path, Node: path, Number: d.number(), Size: units.Bytes(d.Size), SectorSize: cmp.Or(d.Sector, 512)}, nil
+}
+
+func (d *Device) number() blkdev.Number { return blkdev.Number{Major: d.Major, Minor: d.Minor} }
+
+// numbered is the path of the device with the number.
+func (s *State) numbered(n blkdev.Number) string {
+	for _, path := range slices.Sorted(maps.Keys(s.Devices)) {
+		if s.Devices[path].number() == n {
+			return path
+		}
+	}
+	return ""
+}
+
+// leads goes down from upper.
+func (s *State) leads(upper, path string) bool {
+	d := s.Devices[upper]
+	return upper == path || d != nil && slices.ContainsFunc(d.On, func(below string) bool { return s.leads(below, path) })
+}
+
+// Mirror finds the device of mdmirror that has a number.
+func Mirror(n blkdev.Number) (dm.Device, bool, error) {
+	s, err := Load()
+	if err != nil {
+		return dm.Device{}, false, err
+	}
+	path := s.numbered(n)
+	d := s.Devices[path]
+	if d == nil || !strings.HasPrefix(d.DM, "XENLVM-") {
+		return dm.Device{}, false, nil
+	}
+	table := ""
+	if len(d.On) == 1 && s.Devices[d.On[0]] != nil {
+		table = fmt.Sprintf("0 1 linear %s 0", s.Devices[d.On[0]].number())
+	}
+	return dm.Device{Name: filepath.Base(path), UUID: d.DM, Number: n, Table: table}, true, nil
+}
+
+// Leads says whether a device is built on what is at a path, or is it.
+func Leads(upper blkdev.Device, path string) bool {
+	s, err := Load()
+	return err == nil && s.leads(s.numbered(upper.Number), path)
+}
+
+// Held is Idle for a device that the one above it may use.
+func Held(dev, above blkdev.Device) error {
+	s, err := Load()
+	if err != nil {
+		return err
+	}
+	if used := s.Devices[dev.Path].Used; used != "" {
+		return fault.Refuse("cannot write to %s: it is %s", dev.Path, used)
+	}
+	for path := range s.Devices {
+		if path != dev.Path && s.leads(path, dev.Path) && !s.leads(s.numbered(above.Number), path) {
+			return fault.Refuse("cannot write to %s: %s is built on it, and does not lead to the domain's disk", dev.Path, path)
+		}
+	}
+	return nil
+}
+
+// Holds says what is on a device.
+func Holds(path string) (string, error) {
+	s, err := Load()
+	if err != nil {
+		return "", err
+	}
+	return s.Devices[path].Holds, nil
 }
 
 // Idle stands in for dm.Idle: a device is used as the state says, and open while
@@ -62,4 +135,22 @@ func lvs(c *Call) error {
 	}
 	fmt.Fprintf(&c.Stdout, `{"report":[{"lv":[%s]}]}`+"\n", strings.Join(rows, ","))
 	return nil
+}
+
+// lvchange knows: --addtag TAG VG/LV, --deltag TAG VG/LV.
+func lvchange(c *Call) error {
+	if len(c.Args) != 3 || c.Args[0] != "--addtag" && c.Args[0] != "--deltag" {
+		return c.unknown()
+	}
+	for _, d := range c.State.Devices {
+		if d.LV != c.Args[2] {
+			continue
+		}
+		d.Tags = slices.DeleteFunc(d.Tags, func(t string) bool { return t == c.Args[1] })
+		if c.Args[0] == "--addtag" {
+			d.Tags = append(d.Tags, c.Args[1])
+		}
+		return nil
+	}
+	return fmt.Errorf("  Failed to find logical volume \"%s\"", c.Args[2])
 }

@@ -40,6 +40,11 @@ type Device struct {
 	UUID  string   `json:"uuid"`
 	Tags  []string `json:"tags"`
 	Used  string   `json:"used"` // how this host uses it: "mounted on /mnt"
+
+	Sector int      `json:"sector"` // bytes, 512 if 0
+	DM     string   `json:"dm"`     // UUID of a device of device-mapper that is no LV
+	On     []string `json:"on"`     // what it is built on: devices, or the image of a loop device
+	Holds  string   `json:"holds"`  // what is on it
 }
 
 // Call is one call of a fake. Its output is printed after the state was written.
@@ -66,7 +71,7 @@ func (s says) Error() string { return string(s) }
 
 // Commands are all fakes, for testscript.Main.
 func Commands() map[string]func() {
-	fakes := map[string]fake{"xl": xl, "xenstore-ls": xenstoreLs, "xenstore-read": xenstoreRead, "lvs": lvs}
+	fakes := map[string]fake{"xl": xl, "xenstore-ls": xenstoreLs, "xenstore-read": xenstoreRead, "lvs": lvs, "lvchange": lvchange}
 	commands := map[string]func(){}
 	for name, f := range fakes {
 		commands[name] = func() { os.Exit(play(name, f)) }
@@ -127,21 +132,34 @@ func statePath() string {
 }
 
 // Load reads the state of the host.
-func Load() (*State, error) {
+func Load() (*State, error) { return load(statePath()) }
+
+func load(path string) (*State, error) {
 	var s State
-	b, err := os.ReadFile(statePath())
+	b, err := os.ReadFile(path)
 	if err != nil {
 		return nil, err
 	}
 	if err := json.Unmarshal(b, &s); err != nil {
-		return nil, fmt.Errorf("cannot read %s: %w", statePath(), err)
+		return nil, fmt.Errorf("cannot read %s: %w", path, err)
 	}
 	return &s, nil
 }
 
-// update changes the state under a lock.
-func update(change func(*State) error) error {
-	lock, err := os.OpenFile(statePath()+".lock", os.O_CREATE|os.O_RDWR, 0o644)
+// Edit changes the state at path, for a test.
+func Edit(path string, change func(*State)) error {
+	return edit(path, func(s *State) error {
+		change(s)
+		return nil
+	})
+}
+
+// update changes the state of this host.
+func update(change func(*State) error) error { return edit(statePath(), change) }
+
+// edit changes a state under a lock.
+func edit(path string, change func(*State) error) error {
+	lock, err := os.OpenFile(path+".lock", os.O_CREATE|os.O_RDWR, 0o644)
 	if err != nil {
 		return err
 	}
@@ -149,7 +167,7 @@ func update(change func(*State) error) error {
 	if err := unix.Flock(int(lock.Fd()), unix.LOCK_EX); err != nil {
 		return err
 	}
-	s, err := Load()
+	s, err := load(path)
 	if err != nil {
 		return err
 	}
@@ -160,5 +178,9 @@ func update(change func(*State) error) error {
 	if err != nil {
 		return err
 	}
-	return os.WriteFile(statePath(), b, 0o644)
+	// A query may be killed at any moment.
+	if err := os.WriteFile(path+".new", b, 0o644); err != nil {
+		return err
+	}
+	return os.Rename(path+".new", path)
 }

@@ -1,6 +1,7 @@
 package fakehost
 
 import (
+	"cmp"
 	"fmt"
 	"maps"
 	"slices"
@@ -55,6 +56,10 @@ func (s *State) domainNodes(tree map[string]string, domid int, disks []*Disk, al
 			tree[back+"/physical-device"] = k.Number
 			tree[back+"/physical-device-path"] = k.Path
 			tree[back+"/hotplug-status"] = "connected"
+			if k.State == 4 {
+				tree[back+"/sectors"] = fmt.Sprint(k.Size / 512)
+				tree[back+"/sector-size"] = fmt.Sprint(cmp.Or(k.Sector, 512))
+			}
 		}
 	}
 }

@@ -19,9 +19,13 @@ type Domain struct {
 	State string  `json:"state"` // the letters of xl list; "" is -b----
 	Disks []*Disk `json:"disks"`
 
-	Ending     int  `json:"ending"`     // it is gone after so many calls of xl list
-	Reboots    bool `json:"reboots"`    // and comes back
-	Connecting int  `json:"connecting"` // its disks are connected after so many
+	Ending     int    `json:"ending"`     // it is gone after so many calls of xl list
+	Reboots    bool   `json:"reboots"`    // and comes back
+	MAC        string `json:"mac"`        // of its only network card
+	PCI        bool   `json:"pci"`        // it has a PCI device of the host
+	VCPUs      int    `json:"vcpus"`      // 1 if 0
+	Restarts   string `json:"restarts"`   // the configuration that a reboot leads to
+	Connecting int    `json:"connecting"` // its disks are connected after so many
 }
 
 // Disk is a disk that a domain has. Number is "MAJOR:MINOR" in hex, "" for none.
@@ -31,21 +35,35 @@ type Disk struct {
 	Format string `json:"format"`
 	State  int    `json:"state"`
 	Number string `json:"number"`
+	Size   int64  `json:"size"`   // bytes, that the guest was told
+	Sector int    `json:"sector"` // the same
 	CDROM  bool   `json:"cdrom"`
 }
 
 // XlBehaviour is what goes wrong.
 type XlBehaviour struct {
-	Deaf       bool     `json:"deaf"`         // guests do not react to a shutdown
-	Reboots    bool     `json:"reboots"`      // a shutdown becomes a reboot
-	CreateSays string   `json:"create_says"`  // xl create fails with this
-	WrongDisk  bool     `json:"wrong_disk"`   // a created domain gets device 0:0
-	Unconnect  []string `json:"unconnected"`  // vdevs that never connect
-	Late       bool     `json:"late"`         // a guest connects its disks right before it is paused
-	Dies       bool     `json:"dies"`         // a domain ends as soon as it runs
-	Rival      string   `json:"rival"`        // this domain appears during xl create
-	Refuses    string   `json:"refuses"`      // xl refuses a file that holds this
-	RefuseSays string   `json:"refuses_says"` // with these words
+	Deaf          bool     `json:"deaf"`           // guests do not react to a shutdown
+	Reboots       bool     `json:"reboots"`        // a shutdown becomes a reboot
+	CreateSays    string   `json:"create_says"`    // xl create fails with this
+	RefusesCreate string   `json:"refuses_create"` // xl create fails with a file that holds this
+	WrongDisk     bool     `json:"wrong_disk"`     // a created domain gets device 0:0
+	Unconnect     []string `json:"unconnected"`    // vdevs that never connect
+	Late          bool     `json:"late"`           // a guest connects its disks right before it is paused
+	Dies          bool     `json:"dies"`           // a domain ends as soon as it runs
+	Rival         string   `json:"rival"`          // this domain appears during xl create
+	Refuses       string   `json:"refuses"`        // xl refuses a file that holds this
+	RefuseSays    string   `json:"refuses_says"`   // with these words
+
+	Caps        string `json:"caps"` // virt_caps, "shadow hap" if empty
+	FreeMiB     int    `json:"free_mib"`
+	SaveSays    string `json:"save_says"`    // xl save fails with this
+	RestoreSays string `json:"restore_says"` // xl restore on other disks fails with this
+	Unrestored  bool   `json:"unrestored"`   // and any other restore, too
+	MigrateSays string `json:"migrate_says"` // xl migrate fails with this
+	Crossed     bool   `json:"crossed"`      // and that after the new domain is there
+	UpdateSays  string `json:"update_says"`  // xl config-update fails with this
+	Kill        string `json:"kill"`         // whoever called this verb is killed after it
+	ToQEMU      bool   `json:"to_qemu"`      // QEMU becomes the backend of a restored domain
 
 	Ghosts  int     `json:"ghosts"` // backends outlive their domain by so many calls of xenstore-ls
 	Ghost   []*Disk `json:"ghost_disks"`
@@ -53,7 +71,7 @@ type XlBehaviour struct {
 }
 
 // xl knows: list; shutdown, destroy, pause, unpause DOMAIN; create -q -p FILE;
-// -N create -q FILE. DOMAIN is a number if it can be read as one, else a name.
+// -N create -q FILE; and what xlLive knows. DOMAIN is a number if it can be read as one, else a name.
 func xl(c *Call) error {
 	args := slices.DeleteFunc(slices.Clone(c.Args), func(a string) bool { return a == "--" })
 	verb := strings.Join(args[:min(1, len(args))], "")
@@ -65,11 +83,14 @@ func xl(c *Call) error {
 		if d == nil {
 			return fmt.Errorf("%s is an invalid domain identifier (rc=-6)", args[1])
 		}
-		return xlChange(c, verb, d)
+		return c.killing(verb, xlChange(c, verb, d))
 	case len(args) == 4 && slices.Equal(args[:3], []string{"create", "-q", "-p"}):
-		return xlCreate(c, args[3])
+		return c.killing(verb, xlCreate(c, args[3]))
 	case len(args) == 4 && slices.Equal(args[:3], []string{"-N", "create", "-q"}):
 		return xlParse(c, args[3])
+	}
+	if known, err := xlLive(c, verb, args); known {
+		return c.killing(verb, err)
 	}
 	return c.unknown()
 }
@@ -163,6 +184,9 @@ func xlCreate(c *Call, path string) error {
 	if err != nil {
 		return err
 	}
+	if t := c.State.Xl.RefusesCreate; t != "" && slices.ContainsFunc(disks, func(d xlcfg.Disk) bool { return strings.Contains(d.Target, t) }) {
+		return says("libxl: error: cannot open " + t)
+	}
 	if c.State.Xl.Rival == name {
 		c.State.add(name, "-b----", nil)
 	}
@@ -181,9 +205,11 @@ func xlCreate(c *Call, path string) error {
 	return nil
 }
 
-func (s *State) add(name, state string, disks []*Disk) {
+func (s *State) add(name, state string, disks []*Disk) *Domain {
 	s.LastID++
-	s.Domains = append(s.Domains, &Domain{Name: name, ID: s.LastID, State: state, Disks: disks})
+	d := &Domain{Name: name, ID: s.LastID, State: state, Disks: disks}
+	s.Domains = append(s.Domains, d)
+	return d
 }
 
 // attach makes the backend of a disk, which waits for the guest.
@@ -194,6 +220,7 @@ func (c *Call) attach(d xlcfg.Disk) (*Disk, error) {
 	}
 	if dev := c.State.Devices[d.Target]; dev != nil {
 		live.Number = fmt.Sprintf("%x:%x", dev.Major, dev.Minor)
+		live.Size, live.Sector = dev.Size, dev.Sector
 	} else if _, err := os.Stat(d.Target); err == nil {
 		live.Number = "7:1"
 	} else {
@@ -232,7 +259,7 @@ func xlParse(c *Call, path string) error {
 		VDev   string `json:"vdev"`
 		Format string `json:"format"`
 	}
-	doc := map[string]any{"c_info": map[string]string{"type": "pv", "name": name}}
+	doc := c.libxl(path, name)
 	var list []disk
 	for _, d := range disks {
 		list = append(list, disk{d.Target, d.VDev, string(d.Format)})

@@ -19,6 +19,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"xenlvm/lib/fault"
+	"xenlvm/lib/run"
 	"xenlvm/lib/units"
 )
 
@@ -165,29 +166,73 @@ func parseNumber(s string) Number {
 	return n
 }
 
+// ReadOnly says whether nobody can write to the device.
+func (d Device) ReadOnly() bool {
+	b, err := os.ReadFile(d.sysfs() + "/ro")
+	return err == nil && strings.TrimSpace(string(b)) == "1"
+}
+
 // Idle says whether nothing uses the device; the error says who does: a mount,
 // swap, a device built on it, or somebody who holds it open for himself. A
-// guest's backend does not, so ask LVM for its open count as well.
+// guest's backend does not, so ask for its open count as well.
 func (d Device) Idle() error {
-	mounts, err := procfs.GetMounts()
+	mounts, err := d.mounts()
 	if err != nil {
-		return fmt.Errorf("cannot read the mounts: %w", err)
+		return err
+	}
+	if len(mounts) > 0 {
+		return d.mounted(mounts[0], "cannot write to %s: it is mounted on %s")
+	}
+	return d.unclaimed("write to")
+}
+
+// Quiet says whether nothing that Idle sees can write to the device, as a copy of
+// it wants. Mounts that are read-only can not: the boolean says that there are some.
+func (d Device) Quiet() (mounted bool, err error) {
+	mounts, err := d.mounts()
+	if err != nil {
+		return false, err
 	}
 	for _, m := range mounts {
-		if m.MajorMinorVer == d.Number.String() {
-			return fault.Hint(fault.Refuse("cannot write to %s: it is mounted on %s", d.Path, m.MountPoint), "umount %s", m.MountPoint)
+		if _, frozen := m.SuperOptions["ro"]; !frozen {
+			return false, d.mounted(m, "cannot copy %s: it is mounted on %s, and may be written to")
 		}
 	}
+	if len(mounts) > 0 {
+		return true, nil // whose claim keeps others away
+	}
+	return false, d.unclaimed("copy")
+}
+
+func (d Device) mounts() ([]*procfs.MountInfo, error) {
+	all, err := procfs.GetMounts()
+	if err != nil {
+		return nil, fmt.Errorf("cannot read the mounts: %w", err)
+	}
+	return slices.DeleteFunc(all, func(m *procfs.MountInfo) bool { return m.MajorMinorVer != d.Number.String() }), nil
+}
+
+func (d Device) mounted(m *procfs.MountInfo, format string) error {
+	return fault.Hint(fault.Refuse(format, d.Path, m.MountPoint), "%s", run.Quote("umount", m.MountPoint))
+}
+
+// unclaimed refuses to do something with a device that something other than a
+// mount claims.
+func (d Device) unclaimed(do string) error {
 	if swap, err := d.isSwap(); err != nil || swap {
 		if err == nil {
-			err = fault.Refuse("cannot write to %s: it is in use as swap", d.Path)
+			err = fault.Hint(fault.Refuse("cannot %s %s: it is in use as swap", do, d.Path), "%s", run.Quote("swapoff", d.Path))
 		}
 		return err
 	}
+	look := run.Quote("lsblk", d.Path)
 	if h := d.Holders(); len(h) > 0 {
-		return fault.Refuse("cannot write to %s: %s is built on it", d.Path, strings.Join(h, ", "))
+		return fault.Hint(fault.Refuse("cannot %s %s: %s is built on it", do, d.Path, strings.Join(h, ", ")), "%s shows what to stop or deactivate", look)
 	}
 	f, err := OpenExclusive(d.Path, os.O_RDONLY)
+	if errors.Is(err, unix.EBUSY) {
+		err = fault.Hint(fault.Refuse("cannot %s %s: it is in use", do, d.Path), "%s shows whether a partition of it is mounted; another run may have it, too", look)
+	}
 	if err != nil {
 		return err
 	}
@@ -218,7 +263,7 @@ func (d Device) isSwap() (bool, error) {
 func OpenExclusive(path string, flag int) (*os.File, error) {
 	f, err := os.OpenFile(path, flag|unix.O_EXCL|unix.O_CLOEXEC, 0)
 	if errors.Is(err, unix.EBUSY) {
-		return nil, fault.Refuse("cannot open %s for ourselves alone: it is in use", path)
+		return nil, fault.Refuse("cannot open %s for ourselves alone: it is in use: %w", path, unix.EBUSY)
 	}
 	if err != nil {
 		return nil, fault.Refuse("cannot open %s: %w", path, cause(err))

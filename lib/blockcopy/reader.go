@@ -23,7 +23,7 @@ type reader struct {
 func openReader(f *os.File) (*reader, error) {
 	r := &reader{f: f, direct: directio.Reopen(f, os.O_RDONLY)}
 	if r.direct == nil {
-		return r, dropCache(f)
+		return r, directio.Forget(f)
 	}
 	return r, nil
 }
@@ -32,16 +32,6 @@ func (r *reader) close() {
 	if r.direct != nil {
 		_ = r.direct.Close() // was only read
 	}
-}
-
-// dropCache makes the kernel forget what it holds of f in memory, as far as it
-// can, so that the next reads come from the device.
-func dropCache(f *os.File) error {
-	if err := f.Sync(); err != nil {
-		return err
-	}
-	_ = unix.IoctlSetInt(int(f.Fd()), unix.BLKFLSBUF, 0) // block devices only
-	return unix.Fadvise(int(f.Fd()), 0, 0, unix.FADV_DONTNEED)
 }
 
 // read fills b from the destination. A direct read at the end of a file gives
@@ -53,7 +43,7 @@ func (r *reader) read(b []byte, off int64) error {
 		if err == nil || !errors.Is(err, unix.EINVAL) {
 			return destReadError(off, err)
 		}
-		r.once.Do(func() { r.onceErr = dropCache(r.f) })
+		r.once.Do(func() { r.onceErr = directio.Forget(r.f) })
 		if r.onceErr != nil {
 			return destReadError(off, r.onceErr)
 		}

@@ -2,12 +2,24 @@ package blockcopy
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 
 	"xenlvm/lib/diskimg"
 	"xenlvm/lib/extent"
 )
+
+// Zeros says whether f holds nothing but zeros: it reads all of f from the device,
+// until it finds something else. Progress is as of Verify.
+func Zeros(ctx context.Context, f *os.File, o Options) (bool, error) {
+	err := Verify(ctx, f, newDigests(0, defaultBlock), nil, o)
+	var m *MismatchError
+	if errors.As(err, &m) {
+		return false, nil
+	}
+	return err == nil, err
+}
 
 // Scan makes the digests of what dst holds in its first size bytes, read from
 // the device. Given as Options.Before they make a Copy of a source of that

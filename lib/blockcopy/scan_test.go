@@ -129,3 +129,26 @@ func TestDifferNamesTheChangedBlocks(t *testing.T) {
 		t.Errorf("Differ = %s; want %s", got, want)
 	}
 }
+
+// One byte anywhere, behind any sample, is data.
+func TestZeros(t *testing.T) {
+	for _, at := range []int64{-1, 0, 100, 3<<20 - 1, 5<<20 + 4097, 10<<20 - 1} {
+		f := scratch(t, nil)
+		if err := f.Truncate(10 << 20); err != nil {
+			t.Fatal(err)
+		}
+		if at >= 0 {
+			if _, err := f.WriteAt([]byte{1}, at); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if zeros, err := Zeros(t.Context(), f, Options{}); err != nil || zeros != (at < 0) {
+			t.Errorf("a byte at %d: zeros %v, %v", at, zeros, err)
+		}
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if zeros, err := Zeros(ctx, scratch(t, noise(4096, 1)), Options{}); err == nil || zeros {
+		t.Errorf("cancelled: zeros %v, %v", zeros, err)
+	}
+}

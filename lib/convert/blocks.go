@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"sync"
 
 	"xenlvm/lib/blkdev"
 	"xenlvm/lib/blockcopy"
@@ -129,10 +130,12 @@ func counted(d *Disk) (int64, error) {
 	return n, err
 }
 
-// watched does work that reads a snapshot, while the snapshot is looked at every
-// second; the work ends as soon as the snapshot is lost, or its thin pool nearly
-// full: all that live in it matter more than the copy. While the domain runs,
-// work is done at the lowest priority; while it is stopped, somebody waits.
+// watched does work that reads a snapshot, while the snapshot, and all thin pools
+// that are written to, are looked at every second; the work ends as soon as the
+// snapshot is lost, or a pool nearly full: all that live in it matter more than the
+// copy. It ends, too, when nobody can look: what was read is not known to be good.
+// While the domain runs, work is done at the lowest priority; while it is stopped,
+// somebody waits.
 func (c *Conversion) watched(ctx context.Context, s *snapshot, work func(context.Context) error) error {
 	if c.Running {
 		restore, err := host.Idle()
@@ -142,23 +145,31 @@ func (c *Conversion) watched(ctx context.Context, s *snapshot, work func(context
 		defer restore()
 	}
 	ctx, cancel := context.WithCancelCause(ctx)
-	watching := make(chan error, 1)
-	go func() {
-		err := snap.Watch(ctx, c.r, s.lv, c.o.Extend, func(u lvm.Usage, trouble error) {
+	var watching sync.WaitGroup
+	watch := func(look func() error) {
+		watching.Go(func() {
+			if err := look(); err != nil {
+				cancel(err) // which does nothing when this is the end already
+			}
+		})
+	}
+	watch(func() error {
+		return snap.Watch(ctx, c.r, s.lv, c.o.Extend, func(u lvm.Usage, trouble error) {
 			s.lv.COW = u.Size
 			if trouble != nil {
 				c.rep.Infof("%v", trouble)
 			}
 		})
-		if mustEnd(err) {
-			cancel(err)
-		}
-		watching <- err
-	}()
+	})
+	for _, pool := range c.pools {
+		watch(func() error { return snap.WatchPool(ctx, pool) })
+	}
 	err := work(ctx)
-	cancel(nil)
-	if werr := <-watching; werr != nil && !mustEnd(werr) && !errors.Is(werr, context.Canceled) && err == nil {
-		err = werr // nobody watched to the end: what was read is not known to be good
+	cancel(errWorked)
+	watching.Wait()
+	// Work that ended before it noticed is good if a pool only was nearly full.
+	if cause := context.Cause(ctx); err == nil && cause != errWorked && !errors.Is(cause, lvm.ErrPoolFull) {
+		err = cause
 	}
 	// The last word on the snapshot comes after the last byte was read.
 	if _, lost := snap.Usage(s.lv); lost != nil && !errors.Is(lost, lvm.ErrPoolFull) {
@@ -170,8 +181,8 @@ func (c *Conversion) watched(ctx context.Context, s *snapshot, work func(context
 	return err
 }
 
-// mustEnd says whether this is the end of a snapshot that is watched.
-func mustEnd(err error) bool { return errors.Is(err, lvm.ErrLost) || errors.Is(err, lvm.ErrPoolFull) }
+// errWorked is why nobody needs to watch any more.
+var errWorked = errors.New("the work is done")
 
 // tooSmall says what size the snapshot should have had: it filled up while the
 // part done was read, so the whole needs so much more. A quarter is added.

@@ -116,6 +116,7 @@ type Conversion struct {
 	rep     Reporter
 	journal *journal.Journal
 	records []journal.Record
+	pools   []string // VG/POOL: thin pools that the conversion may write to
 }
 
 // snapshot is one origin with the disks whose images lie on it.

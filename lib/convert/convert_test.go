@@ -1,12 +1,15 @@
 package convert
 
 import (
+	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 
@@ -17,8 +20,10 @@ import (
 	"xenlvm/lib/journal"
 	"xenlvm/lib/lvm"
 	"xenlvm/lib/mapping"
+	"xenlvm/lib/run"
 	"xenlvm/lib/step"
 	"xenlvm/lib/units"
+	"xenlvm/lib/xl"
 )
 
 func TestParseTo(t *testing.T) {
@@ -276,6 +281,87 @@ func scratch(t *testing.T, text string) *os.File {
 		t.Fatal(err)
 	}
 	return f
+}
+
+// When nobody can look at a pool that is written to, the work ends at once.
+func TestPoolsAreWatched(t *testing.T) {
+	c := &Conversion{rep: quiet{}, pools: []string{"xenlvm-no-such-vg/pool"}}
+	s := &snapshot{lv: lvm.LV{VG: "xenlvm-no-such-vg", Name: "s", DMPath: "/dev/mapper/xenlvm-no-such-snapshot"}}
+	const want = "cannot go on writing to xenlvm-no-such-vg/pool"
+	for _, notices := range []bool{true, false} { // or has ended before it notices
+		err := c.watched(t.Context(), s, func(ctx context.Context) error {
+			select {
+			case <-ctx.Done():
+			case <-time.After(time.Minute):
+				return errors.New("nobody ended the work")
+			}
+			if notices {
+				return context.Cause(ctx)
+			}
+			return nil
+		})
+		if err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%v; want %q", err, want)
+		}
+	}
+}
+
+// A pool that is written to is watched, whatever the snapshot lies on.
+func TestWatchesThePoolsOfDestinations(t *testing.T) {
+	thin := lvm.LV{VG: "vg0", Name: "a", Type: "thin", Pool: "pool", Size: 1 << 20}
+	d := &Disk{Dest: Destination{Exists: true, LV: thin}}
+	c := &Conversion{o: Options{StateDir: t.TempDir()}, r: onePool{}, Disks: []*Disk{d}}
+	if err := c.checkSpace(t.Context(), nil); err != nil {
+		t.Fatal(err)
+	}
+	if cmp.Diff([]string{"vg0/pool"}, c.pools) != "" {
+		t.Errorf("watched: %q", c.pools)
+	}
+}
+
+// onePool answers lvs with a thin pool that has room.
+type onePool struct{}
+
+func (onePool) Run(context.Context, run.Cmd) (run.Result, error) {
+	return run.Result{Stdout: []byte(`{"report":[{"lv":[{"lv_size":"1073741824","data_percent":"1","lv_metadata_size":"16777216","metadata_percent":"1"}]}]}`)}, nil
+}
+
+// Whose disk it is: by its path, its inode, or its device.
+func TestHasDisk(t *testing.T) {
+	dir := t.TempDir()
+	image, other, link := filepath.Join(dir, "a"), filepath.Join(dir, "b"), filepath.Join(dir, "l")
+	for _, path := range []string{image, other} {
+		if err := os.WriteFile(path, []byte("x"), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := os.Symlink(image, link); err != nil {
+		t.Fatal(err)
+	}
+	for _, tt := range []struct {
+		disk xl.Disk
+		want bool
+	}{
+		{xl.Disk{Path: image}, true},
+		{xl.Disk{Path: link}, true},
+		{xl.Disk{Path: other}, false},
+		{xl.Disk{}, false},
+		{xl.Disk{Path: image + ".gone"}, false},
+		{xl.Disk{Path: other, HasDevice: true, Major: 7, Minor: 1 << 19}, false},
+	} {
+		if got := HasDisk(tt.disk, image); got != tt.want {
+			t.Errorf("%+v: %v", tt.disk, got)
+		}
+	}
+	d, _ := anyDisk(t)
+	sys, err := os.Readlink("/sys/dev/block/" + d.Number.String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	node := "/dev/" + filepath.Base(sys)
+	if !HasDisk(xl.Disk{HasDevice: true, Major: d.Number.Major, Minor: d.Number.Minor}, node) || !HasDisk(xl.Disk{Path: node}, node) {
+		t.Errorf("%s is not found by its number, or by its path", node)
+	}
 }
 
 func TestTooSmallSaysHowMuch(t *testing.T) {

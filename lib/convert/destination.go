@@ -8,6 +8,7 @@ import (
 
 	"xenlvm/lib/blkdev"
 	"xenlvm/lib/diskimg"
+	"xenlvm/lib/dm"
 	"xenlvm/lib/fault"
 	"xenlvm/lib/lvm"
 	"xenlvm/lib/units"
@@ -134,13 +135,11 @@ func (c *Conversion) checkExisting(d *Disk) error {
 		return fault.Refuse("cannot copy to %s: it is built on %s, which holds the image", lv.Spec(), d.Origin.Spec())
 	}
 	if dev.SectorSize != units512 {
-		return fault.Refuse("cannot copy to %s: its sectors are %d bytes, those of the image 512: the guest could not read its partition table or file system", lv.Spec(), dev.SectorSize)
+		return fault.Hint(fault.Refuse("cannot copy to %s: its sectors are %d bytes, those of the image 512: the guest could not read its partition table or file system", lv.Spec(), dev.SectorSize),
+			"choose a volume group on disks with sectors of 512 bytes: pvs; lsblk --output NAME,SIZE,LOG-SEC")
 	}
-	if err := dev.Idle(); err != nil {
+	if err := dm.Idle(dev); err != nil {
 		return err
-	}
-	if lv.Open {
-		return fault.Hint(fault.Refuse("cannot copy to %s: somebody has it open, perhaps a running domain", lv.Spec()), "dmsetup info %s; xl list", lv.DMPath)
 	}
 	f, err := os.Open(d.Dest.Path)
 	if err != nil {

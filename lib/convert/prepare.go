@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
-	"slices"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -16,7 +15,6 @@ import (
 	"xenlvm/lib/fault"
 	"xenlvm/lib/host"
 	"xenlvm/lib/journal"
-	"xenlvm/lib/loopdev"
 	"xenlvm/lib/lvm"
 	"xenlvm/lib/mnt"
 	"xenlvm/lib/run"
@@ -150,7 +148,7 @@ func (c *Conversion) addDisk(d xlcfg.Disk) (skipped string, err error) {
 		return "", fault.Refuse("cannot open the image %s of disk %s: %w", d.Target, d.VDev, err)
 	}
 	if st.Mode&unix.S_IFMT == unix.S_IFBLK {
-		return "on the block device " + d.Target + " already", nil
+		return c.addDevice(d, image)
 	}
 	info, err := diskimg.Probe(image)
 	if err != nil {
@@ -207,11 +205,11 @@ func (c *Conversion) checkOthers(ctx context.Context) error {
 				return fault.Hint(fault.Refuse("cannot copy %s: the disk %s of domain %s, which runs, is something else (%s)", d.Image, l.VDev, dom.Name, l.Path),
 					"if the file was replaced while %s runs, its data is only in the file that it holds open: do not stop it", dom.Name)
 			}
-			if dom.Name != c.o.Domain && sameFile(l, d.Image) {
-				return fault.Refuse("cannot copy %s: domain %s has it as its disk %s", d.Image, dom.Name, l.VDev)
+			if dom.Name != c.o.Domain && HasDisk(l, d.Image) {
+				return fault.Hint(fault.Refuse("cannot copy %s: domain %s has it as its disk %s", d.Image, dom.Name, l.VDev), "stop the other domain first: domuswitch stop %s", run.Quote(dom.Name))
 			}
-			if d.Dest.Exists && l.HasDevice && (blkdev.Number{Major: l.Major, Minor: l.Minor}) == d.Dest.Node.Number {
-				return fault.Refuse("cannot copy to %s: domain %s has it as its disk %s", d.Dest.Path, dom.Name, l.VDev)
+			if d.Dest.Exists && HasDisk(l, d.Dest.Path) {
+				return fault.Hint(fault.Refuse("cannot copy to %s: domain %s has it as its disk %s", d.Dest.Path, dom.Name, l.VDev), "say another volume: --to %s=VG/LV", d.VDev)
 			}
 		}
 	}
@@ -224,46 +222,8 @@ func (c *Conversion) checkOthers(ctx context.Context) error {
 			return err == nil && dev.Number == d.Dest.Node.Number
 		})
 		if user != "" {
-			return fault.Refuse("cannot copy to %s: the configuration %s has it as a disk", d.Dest.Path, user)
+			return fault.Hint(fault.Refuse("cannot copy to %s: the configuration %s has it as a disk", d.Dest.Path, user), "say another volume: --to %s=VG/LV", d.VDev)
 		}
 	}
 	return nil
-}
-
-// sameFile says whether a running domain's disk is the image: by its path, or
-// by the file behind its loop device.
-func sameFile(l xl.Disk, image string) bool {
-	var a, b unix.Stat_t
-	if unix.Stat(image, &a) != nil {
-		return false
-	}
-	if unix.Stat(l.Path, &b) == nil && a.Dev == b.Dev && a.Ino == b.Ino {
-		return true
-	}
-	return l.HasDevice && loopOf(l, a)
-}
-
-// runsOn says whether a running domain's disk is the image as it is now: by the
-// file behind its loop device, where it has one, because a path may lead to
-// another file by now.
-func runsOn(l xl.Disk, image string) bool {
-	var st unix.Stat_t
-	if unix.Stat(image, &st) != nil {
-		return false
-	}
-	if l.HasDevice {
-		return loopOf(l, st)
-	}
-	return sameFile(l, image)
-}
-
-// loopOf says whether the device of a domain's disk is a loop device of the file.
-func loopOf(l xl.Disk, file unix.Stat_t) bool {
-	loops, err := loopdev.List(func(d loopdev.Device) bool {
-		return d.Dev == blkdev.NumberOf(file.Dev) && d.Ino == file.Ino
-	})
-	return err == nil && slices.ContainsFunc(loops, func(d *loopdev.Device) bool {
-		var st unix.Stat_t
-		return unix.Stat(d.Path, &st) == nil && blkdev.NumberOf(st.Rdev) == blkdev.Number{Major: l.Major, Minor: l.Minor}
-	})
 }

@@ -2,8 +2,10 @@ package convert
 
 import (
 	"context"
+	"maps"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"xenlvm/lib/fault"
@@ -15,6 +17,7 @@ import (
 
 // checkSpace refuses when the new volumes and the snapshots together do not fit
 // their volume groups or thin pools, or the digests the file system of the journal.
+// It notes the pools.
 func (c *Conversion) checkSpace(ctx context.Context, snaps []*snapshot) error {
 	need := map[string]units.Bytes{}
 	groups := map[string]lvm.VG{}
@@ -49,7 +52,9 @@ func (c *Conversion) checkSpace(ctx context.Context, snaps []*snapshot) error {
 			return err
 		}
 	}
-	for pool, want := range c.fromPools(snaps) {
+	pools := c.fromPools(snaps)
+	c.pools = slices.Sorted(maps.Keys(pools))
+	for pool, want := range pools {
 		vg, name, _ := strings.Cut(pool, "/")
 		if err := snap.CheckPool(ctx, c.r, vg, name, want); err != nil {
 			return err

@@ -35,3 +35,14 @@ func Buffer(n int) []byte {
 	skip := int(-uintptr(unsafe.Pointer(&b[0])) % Align)
 	return b[skip : skip+n : skip+n]
 }
+
+// Forget makes the kernel forget what it holds of f in memory, as far as it can,
+// so that the next reads come from the device. What others wrote by way of another
+// device, such as one of device-mapper's below or above it, is not seen before.
+func Forget(f *os.File) error {
+	if err := f.Sync(); err != nil {
+		return err
+	}
+	_ = unix.IoctlSetInt(int(f.Fd()), unix.BLKFLSBUF, 0) // block devices only
+	return unix.Fadvise(int(f.Fd()), 0, 0, unix.FADV_DONTNEED)
+}

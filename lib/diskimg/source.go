@@ -24,6 +24,8 @@ type Source interface {
 	// the same size, and whether a file was written to. A copy during which it
 	// changed is worth nothing.
 	Unchanged() error
+	// Is reports whether f is the image itself: the same file or block device.
+	Is(f *os.File) bool
 }
 
 // OpenSource opens the disk in the image file or block device at path, whose
@@ -85,6 +87,11 @@ type identity struct {
 	mtime, ctime   unix.Timespec
 }
 
+// same says whether both are one file, or nodes of one block device.
+func (i identity) same(now identity) bool {
+	return i.rdev == now.rdev && (i.rdev != 0 || i.dev == now.dev && i.ino == now.ino)
+}
+
 func identify(f *os.File) (identity, error) {
 	var st unix.Stat_t
 	if err := unix.Fstat(int(f.Fd()), &st); err != nil {
@@ -113,7 +120,7 @@ func (o *opened) compare(written bool) error {
 	switch {
 	case err != nil:
 		return err
-	case now.rdev != o.id.rdev || now.rdev == 0 && (now.dev != o.id.dev || now.ino != o.id.ino):
+	case !o.id.same(now):
 		return errors.New("it was replaced while it was read")
 	case now.size != o.id.size:
 		return fmt.Errorf("its size was %d and is %d", o.id.size, now.size)
@@ -121,6 +128,12 @@ func (o *opened) compare(written bool) error {
 		return errors.New("it was written to while it was read")
 	}
 	return nil
+}
+
+// Is compares f with what was opened.
+func (o *opened) Is(f *os.File) bool {
+	id, _ := identify(f) // which knows the file even when it has no size to copy
+	return o.id.same(id)
 }
 
 // Close closes the image.

@@ -226,3 +226,26 @@ func TestDataInTheMiddleIsNotBlank(t *testing.T) {
 		t.Errorf("a disk with data in the middle is %s, %v; want unknown", info.Kind, err)
 	}
 }
+
+func TestIs(t *testing.T) {
+	path := sparse(t, mib)
+	s, err := OpenSource(path, "raw")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	link := path + ".link"
+	if err := os.Link(path, link); err != nil {
+		t.Fatal(err)
+	}
+	for name, want := range map[string]bool{path: true, link: true, sparse(t, mib): false} {
+		f, err := os.Open(name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := s.Is(f); got != want {
+			t.Errorf("%s: %v", name, got)
+		}
+		f.Close()
+	}
+}

@@ -14,6 +14,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"time"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
@@ -73,10 +74,32 @@ func Idle(d blkdev.Device) error {
 	if err := d.Idle(); err != nil {
 		return err
 	}
-	if n, err := OpenCount(d.Number); err == nil && n > 0 {
-		return fault.Hint(fault.Refuse("cannot write to %s: somebody has it open, perhaps a running domain", d.Path), "xl list; %s", run.Quote("dmsetup", "info", d.Path))
+	return Unopened(d, "write to", 0)
+}
+
+// Unopened refuses to do something with a device that others than we have open;
+// known is how often we do, and whoever else may.
+func Unopened(d blkdev.Device, do string, known int) error {
+	count := func() (int, error) { return OpenCount(d.Number) }
+	if settles(count, known, time.Sleep) {
+		return nil
 	}
-	return nil
+	return fault.Hint(fault.Refuse("cannot %s %s: somebody has it open, perhaps a running domain", do, d.Path), "xl list; %s", run.Quote("dmsetup", "info", d.Path))
+}
+
+// settles waits until a device is open no more often than known. It takes a
+// moment: when a device that was written to is closed, udev looks what is on it.
+func settles(count func() (int, error), known int, sleep func(time.Duration)) bool {
+	const pause, most = 50 * time.Millisecond, 2 * time.Second
+	for waited := time.Duration(0); ; waited += pause {
+		if n, err := count(); err != nil || n <= known {
+			return true
+		}
+		if waited >= most {
+			return false
+		}
+		sleep(pause)
+	}
 }
 
 // buffer is what an ioctl is asked and answered in. An array of uint64 is

@@ -23,6 +23,11 @@ const (
 	Left        Status = 4   // failed, and something is left; each leftover is named
 	Mismatch    Status = 5   // verification found a difference
 	Interrupted Status = 130 // interrupted, everything undone
+
+	// Of mdmirror status alone, as mdadm --detail --test tells such things apart.
+	Recovering Status = 10 // the second member is being filled
+	Degraded   Status = 11 // a member is missing, or failed
+	Broken     Status = 12 // no member has everything
 )
 
 // ErrInterrupted is the cause of a context that a signal ended.
@@ -71,7 +76,7 @@ func Hint(err error, format string, args ...any) error {
 // severity orders statuses for StatusOf: a leftover needs hands, so it is
 // reported before anything else; a mismatch before a plain failure. A refusal
 // behind a failure was one of a check that came too late to touch nothing.
-var severity = []Status{Left, Mismatch, Interrupted, Failed, Usage, Refused}
+var severity = []Status{Left, Mismatch, Interrupted, Failed, Usage, Refused, Broken, Degraded, Recovering}
 
 // StatusOf is the exit status of err: the gravest of all errors joined in it.
 func StatusOf(err error) Status {

@@ -10,6 +10,7 @@ import (
 	"strconv"
 
 	"github.com/shirou/gopsutil/v3/disk"
+	"github.com/shirou/gopsutil/v3/mem"
 	"golang.org/x/sys/unix"
 
 	"xenlvm/lib/fault"
@@ -27,14 +28,32 @@ func NeedRoot(what string) error {
 // NeedSpace refuses when the file system of dir, which must exist, has less
 // than size bytes for us.
 func NeedSpace(ctx context.Context, dir string, size units.Bytes) error {
-	u, err := disk.UsageWithContext(ctx, dir)
+	free, err := Free(ctx, dir)
 	if err != nil {
-		return fmt.Errorf("cannot read the free space of %s: %w", dir, err)
+		return err
 	}
-	if free := units.Bytes(u.Free); free < size {
+	if free < size {
 		return fault.Refuse("cannot write %s to %s: only %s are free", size, dir, free)
 	}
 	return nil
+}
+
+// Free is what the file system of dir, which must exist, has left for us.
+func Free(ctx context.Context, dir string) (units.Bytes, error) {
+	u, err := disk.UsageWithContext(ctx, dir)
+	if err != nil {
+		return 0, fmt.Errorf("cannot read the free space of %s: %w", dir, err)
+	}
+	return units.Bytes(u.Free), nil
+}
+
+// MemoryAvailable is what programs can have without swapping.
+func MemoryAvailable(ctx context.Context) (units.Bytes, error) {
+	m, err := mem.VirtualMemoryWithContext(ctx)
+	if err != nil {
+		return 0, fmt.Errorf("cannot read the memory of this host: %w", err)
+	}
+	return units.Bytes(m.Available), nil
 }
 
 // The scheduling class "idle" of ioprio_set(2): I/O only when nobody else wants

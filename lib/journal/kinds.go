@@ -12,10 +12,19 @@ const (
 	KindMade        = "made"        // Destination: a file system was made there, and checked
 	KindCopied      = "copied"      // Copied: a copy, verified unless it is partial
 
+	KindMirror      = "mirror"       // Mirror: a disk is about to be mirrored
+	KindMember      = "member"       // Destination: a volume is about to become the second member
+	KindSynced      = "synced"       // Destination: both members were compared, and are equal
+	KindMirrorEnded = "mirror-ended" // Mirror: what was made for it is gone
+
 	KindApplied     = "applied"      // Replaced: the configuration is about to get other disks
 	KindReverted    = "reverted"     // Replaced: or its previous ones back
 	KindStarting    = "starting"     // the domain is about to run
 	KindStartUndone = "start-undone" // it was destroyed before it could write
+	KindSuspending  = "suspending"   // a running domain is about to be taken apart, to go on on other disks
+	KindPaused      = "paused"       // it runs again, and how long it did not
+	KindCopying     = "copying"      // QEMU is about to copy a disk under its guest
+	KindStored      = "stored"       // what a reboot from inside the guest leads to was changed
 )
 
 // Destination is where a disk goes.
@@ -25,6 +34,13 @@ type Destination struct {
 	Destination string `json:"destination"` // /dev/VG/LV
 	Method      string `json:"method"`      // files or blocks
 	LVUUID      string `json:"lv_uuid,omitempty"`
+}
+
+// Mirror is a disk that is mirrored.
+type Mirror struct {
+	VDev   string `json:"vdev"`
+	Source string `json:"source"`
+	Size   int64  `json:"size"` // bytes
 }
 
 // Copied is what a destination was equal to.

@@ -144,6 +144,29 @@ func List(match func(Device) bool) ([]*Device, error) {
 	return found, nil
 }
 
+// Same are the numbers of the block devices whose bytes are those of path: the
+// loop devices of a file, or the block device itself.
+func Same(path string) ([]blkdev.Number, error) {
+	var st unix.Stat_t
+	if err := unix.Stat(path, &st); err != nil {
+		return nil, fmt.Errorf("cannot look for the devices of %s: %w", path, err)
+	}
+	if st.Mode&unix.S_IFMT == unix.S_IFBLK {
+		return []blkdev.Number{blkdev.NumberOf(st.Rdev)}, nil
+	}
+	loops, err := List(func(d Device) bool { return d.Dev == blkdev.NumberOf(st.Dev) && d.Ino == st.Ino })
+	if err != nil {
+		return nil, err
+	}
+	var numbers []blkdev.Number
+	for _, d := range loops {
+		if dev, err := blkdev.Stat(d.Path); err == nil { // it may be gone by now
+			numbers = append(numbers, dev.Number)
+		}
+	}
+	return numbers, nil
+}
+
 // detachLimit is how long Detach waits for others to close the device: the
 // kernel detaches lazily, when the last of them does.
 const detachLimit = 30 * time.Second

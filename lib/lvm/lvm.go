@@ -9,6 +9,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -203,18 +204,27 @@ func SplitSpec(spec string) (vg, name string, err error) {
 // CheckName refuses a name that LVM would.
 func CheckName(name string) error {
 	if !validName(name) {
-		return fault.BadUsage("cannot name a volume %q: LVM allows letters, digits and +_.- and no leading dash", name)
+		return fault.BadUsage("cannot name a volume %q: LVM allows letters, digits and +_.-, no leading dash, and keeps some names for itself", name)
 	}
 	return nil
 }
 
 func validName(s string) bool {
-	if s == "" || s == "." || s == ".." || s[0] == '-' || len(s) > 127 {
+	if s == "" || s == "." || s == ".." || s[0] == '-' || len(s) > 127 || reserved(s) {
 		return false
 	}
 	return strings.IndexFunc(s, func(r rune) bool {
 		return !(r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9' || strings.ContainsRune("+_.-", r))
 	}) < 0
+}
+
+// reserved says whether LVM keeps a name for itself: lvm(8), VALID NAMES.
+func reserved(name string) bool {
+	starts := func(p string) bool { return strings.HasPrefix(name, p) }
+	within := func(p string) bool { return strings.Contains(name, p) }
+	return slices.ContainsFunc([]string{"snapshot", "pvmove"}, starts) ||
+		slices.ContainsFunc([]string{"_cdata", "_cmeta", "_corig", "_cpool", "_cvol", "_wcorig", "_mimage", "_mlog", "_rimage", "_rmeta",
+			"_tdata", "_tmeta", "_vdata", "_vorigin", "_imeta", "_iorig", "_pmspare"}, within)
 }
 
 // DMPath is where device-mapper has the volume: it doubles the dashes inside
@@ -233,5 +243,9 @@ func NameFor(domain, vdev string) string {
 		}
 		return '_'
 	}, domain+"-"+vdev)
-	return strings.TrimLeft(name, "-")
+	name = strings.TrimLeft(name, "-")
+	if reserved(name) {
+		name = "lv-" + strings.ReplaceAll(name, "_", "-")
+	}
+	return name
 }

@@ -25,7 +25,8 @@ func TestSplitSpec(t *testing.T) {
 }
 
 func TestNames(t *testing.T) {
-	for in, want := range map[string]string{"vm3": "vm3-xvda", "vm 3": "vm_3-xvda", "-vm": "vm-xvda", "größe": "gr__e-xvda", "a.b+c": "a.b+c-xvda"} {
+	for in, want := range map[string]string{
+		"snapshot": "lv-snapshot-xvda", "pvmove1": "lv-pvmove1-xvda", "web_cdata": "lv-web-cdata-xvda", "vm3": "vm3-xvda", "vm 3": "vm_3-xvda", "-vm": "vm-xvda", "größe": "gr__e-xvda", "a.b+c": "a.b+c-xvda"} {
 		got := NameFor(in, "xvda")
 		if got != want {
 			t.Errorf("NameFor(%q) = %q; want %q", in, got, want)

@@ -50,6 +50,12 @@ func (a Array) StartBitmap(path string, chunk units.Bytes) error {
 }
 
 func (a Array) startBitmap(path string, chunk units.Bytes) error {
+	// One that a killed run left does not tell of what this one copies.
+	if location, err := a.read("bitmap/location"); err == nil && location != "none" {
+		if err := a.StopBitmap(); err != nil {
+			return err
+		}
+	}
 	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE|os.O_EXCL|unix.O_NOFOLLOW, 0o600)
 	if err != nil {
 		return err
@@ -67,6 +73,14 @@ func (a Array) startBitmap(path string, chunk units.Bytes) error {
 	}
 	if err != nil {
 		return errors.Join(err, os.Remove(path))
+	}
+	return nil
+}
+
+// StopBitmap ends what StartBitmap began.
+func (a Array) StopBitmap() error {
+	if err := a.open(func(fd int) error { return unix.IoctlSetInt(fd, setBitmapFile, -1) }); err != nil {
+		return fmt.Errorf("cannot stop the write-intent bitmap of %s: %w", a.Path, err)
 	}
 	return nil
 }

@@ -216,6 +216,9 @@ func (a Array) Limit(perSecond units.Bytes) error {
 // found.
 func (a Array) Check() error { return a.write("sync_action", "check") }
 
+// Idle ends a check that is under way.
+func (a Array) Idle() error { return a.write("sync_action", "idle") }
+
 func (a Array) write(name, value string) error {
 	if err := os.WriteFile(a.attribute(name), []byte(value), 0); err != nil {
 		return fmt.Errorf("cannot set %s of %s to %s: %w", name, a.Path, value, err)

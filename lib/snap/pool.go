@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 
 	"xenlvm/lib/dm"
 	"xenlvm/lib/fault"
@@ -41,26 +42,38 @@ func makeRoom(err error, pool string, p lvm.Pool, more units.Bytes) error {
 	return fault.Hint(err, "lvextend --size +%db %s", int64(more), pool)
 }
 
-// poolUsage asks the kernel how full the pool of a thin snapshot is. The error
-// is lvm.ErrPoolFull when the snapshot must go.
-func poolUsage(v lvm.LV) (lvm.Usage, error) {
-	status, err := dm.Status(lvm.PoolDMPath(v.VG, v.Pool))
-	if err != nil { // the snapshot is there: that its pool is not does not mean that it was removed
-		return lvm.Usage{}, fmt.Errorf("cannot watch the thin pool of %s: %v", v.Spec(), err)
-	}
-	p, err := lvm.ParsePool(status)
-	return p.Data, checkFill(v, p, err)
+// WatchPool looks at the thin pool VG/POOL every second until the context ends. The
+// error is lvm.ErrPoolFull when it is nearly full.
+func WatchPool(ctx context.Context, pool string) error {
+	return every(ctx, func() (bool, error) {
+		_, err := poolUsage(pool)
+		if err != nil {
+			err = fmt.Errorf("cannot go on writing to %s: %w", pool, err)
+		}
+		return true, err
+	})
 }
 
-// checkFill judges what lvm.ParsePool said of the pool of v.
-func checkFill(v lvm.LV, p lvm.Pool, err error) error {
+// poolUsage asks the kernel how full the thin pool VG/POOL is. The error is
+// lvm.ErrPoolFull when nothing more may be written to it.
+func poolUsage(pool string) (lvm.Usage, error) {
+	vg, name, _ := strings.Cut(pool, "/")
+	status, err := dm.Status(lvm.PoolDMPath(vg, name))
+	if err != nil { // that a pool in use is not there does not mean that it was removed
+		return lvm.Usage{}, fmt.Errorf("cannot watch the thin pool %s: %v", pool, err)
+	}
+	p, err := lvm.ParsePool(status)
+	return p.Data, checkFill(pool, p, err)
+}
+
+// checkFill judges what lvm.ParsePool said of a pool.
+func checkFill(pool string, p lvm.Pool, err error) error {
 	if err == nil && p.Room() == 0 {
 		err = lvm.ErrPoolFull
 	}
 	if !errors.Is(err, lvm.ErrPoolFull) {
 		return err
 	}
-	pool := v.VG + "/" + v.Pool
-	err = fmt.Errorf("cannot keep thin snapshot %s: %w: %s: %s; when it is full, every guest on it stops", v.Spec(), err, pool, p)
+	err = fmt.Errorf("%w: %s: %s; when it is full, every guest on it stops", err, pool, p)
 	return makeRoom(err, pool, p, p.Data.Size/10)
 }

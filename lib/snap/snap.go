@@ -138,7 +138,10 @@ func Usage(v lvm.LV) (lvm.Usage, error) {
 	if err != nil || !v.Thin() {
 		return u, err
 	}
-	return poolUsage(v)
+	if u, err = poolUsage(v.VG + "/" + v.Pool); err != nil {
+		err = fmt.Errorf("cannot keep thin snapshot %s: %w", v.Spec(), err)
+	}
+	return u, err
 }
 
 // Watch looks at the snapshot every second until the context ends, and tells
@@ -146,19 +149,17 @@ func Usage(v lvm.LV) (lvm.Usage, error) {
 // error that is lvm.ErrLost as soon as the snapshot has overflowed, lvm.ErrPoolFull
 // when its thin pool is nearly full, and nil when it is removed.
 func Watch(ctx context.Context, r run.Runner, v lvm.LV, x Extension, seen func(lvm.Usage, error)) error {
-	tick := time.NewTicker(Every)
-	defer tick.Stop()
-	for {
+	return every(ctx, func() (bool, error) {
 		u, err := Usage(v)
 		switch {
 		case ctx.Err() != nil:
-			return context.Cause(ctx)
+			return false, context.Cause(ctx)
 		case errors.Is(err, lvm.ErrLost):
-			return fmt.Errorf("cannot use snapshot %s: %w", v.Spec(), err)
+			return false, fmt.Errorf("cannot use snapshot %s: %w", v.Spec(), err)
 		case errors.Is(err, os.ErrNotExist), errors.Is(err, lvm.ErrNoSnapshot):
-			return nil // removed, or just being
+			return false, nil // removed, or just being
 		case err != nil:
-			return err
+			return false, err
 		}
 		var trouble error
 		if x.At > 0 && !v.Thin() && u.Percent() >= x.At {
@@ -167,6 +168,19 @@ func Watch(ctx context.Context, r run.Runner, v lvm.LV, x Extension, seen func(l
 			}
 		}
 		seen(u, trouble)
+		return true, nil
+	})
+}
+
+// every looks each second until that finds an error or nothing to go on with, or
+// the context ends.
+func every(ctx context.Context, look func() (more bool, err error)) error {
+	tick := time.NewTicker(Every)
+	defer tick.Stop()
+	for {
+		if more, err := look(); err != nil || !more {
+			return err
+		}
 		select {
 		case <-ctx.Done():
 			return context.Cause(ctx)

@@ -111,7 +111,6 @@ func TestClearanceOfTheInactive(t *testing.T) {
 
 // What is left of a pool belongs to the guests.
 func TestCheckFill(t *testing.T) {
-	v := lvm.LV{VG: "vg0", Name: "s", Pool: "pool"}
 	for _, tt := range []struct {
 		pool lvm.Pool
 		err  error
@@ -123,7 +122,7 @@ func TestCheckFill(t *testing.T) {
 		{pool: lvm.Pool{Data: lvm.Usage{Size: 100}, Metadata: lvm.Usage{Used: 7, Size: 8}}, want: "data 0.0 %, metadata 87.5 %", hint: "lvextend --poolmetadatasize +8b vg0/pool"},
 		{pool: lvm.Pool{Data: lvm.Usage{Size: 100}, Metadata: lvm.Usage{Size: 8}}, err: fmt.Errorf("%w: it is read-only", lvm.ErrPoolFull), want: "it is read-only", hint: "lvextend"},
 	} {
-		err := checkFill(v, tt.pool, tt.err)
+		err := checkFill("vg0/pool", tt.pool, tt.err)
 		if tt.want == "" {
 			if err != nil {
 				t.Errorf("%+v: %v", tt.pool, err)

@@ -11,6 +11,7 @@ import (
 	"strings"
 
 	"xenlvm/lib/run"
+	"xenlvm/lib/units"
 )
 
 // XenbusState is how far one end of a device is. xen/include/public/io/xenbus.h
@@ -35,6 +36,11 @@ type Disk struct {
 	Minor   uint32 // known only for vbd, and only while HasDevice
 	CDROM   bool
 	GuestUp bool // the guest's end was initialised: it may have written
+
+	// What a connected guest was told of a disk of kind vbd, and believes until
+	// its next start; 0 for others.
+	Size       units.Bytes
+	SectorSize int // bytes
 
 	HasDevice bool
 }
@@ -84,6 +90,11 @@ func (d *Disk) fill(back map[string]string) {
 		if _, p, ok := strings.Cut(d.Path, ":"); ok {
 			d.Path = p
 		}
+	}
+	if d.Kind == "vbd" {
+		sectors, _ := strconv.ParseInt(get("sectors"), 10, 54)
+		d.Size = units.Bytes(sectors) * units.Sector // whatever the size of a sector
+		d.SectorSize, _ = strconv.Atoi(get("sector-size"))
 	}
 	major, minor, ok := strings.Cut(get("physical-device"), ":")
 	if !ok {

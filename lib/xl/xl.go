@@ -7,9 +7,7 @@
 package xl
 
 import (
-	"bytes"
 	"context"
-	"encoding/json"
 	"fmt"
 	"regexp"
 	"strconv"
@@ -17,6 +15,7 @@ import (
 
 	"xenlvm/lib/fault"
 	"xenlvm/lib/run"
+	"xenlvm/lib/units"
 )
 
 // State is what a domain does.
@@ -33,14 +32,17 @@ const (
 
 // Domain is one domain of the host.
 type Domain struct {
-	ID    int // never used again before the host reboots
-	Name  string
-	State State
+	ID     int // never used again before the host reboots
+	Name   string
+	State  State
+	Memory units.Bytes // that it has now
 }
 
-// row is a line of "xl list": name, ID, Mem, VCPUs, State (rbpscd), Time(s).
+// row is a line of "xl list": name, ID, Mem, VCPUs, State, Time(s). The letters of
+// the state are r, b, p, s for one that was shut down, then why (r reboot, s suspend,
+// c crash, w watchdog, S soft reset), and d.
 // A name may hold blanks, so the line is read from its end.
-var row = regexp.MustCompile(`^(.*?) +(\d+) +\d+ +\d+ +([r-][b-][p-][s-][c-][d-]) +[\d.]+$`)
+var row = regexp.MustCompile(`^(.*?) +(\d+) +(\d+) +\d+ +([r-][b-][p-][s-][rscwS?-][d-]) +[\d.]+$`)
 
 // Number is the domain for the commands below, which take a name or a number:
 // whatever else may get its name, this is it.
@@ -70,7 +72,11 @@ func parseList(out []byte) ([]Domain, error) {
 		if err != nil {
 			return nil, fmt.Errorf("cannot read the output of xl list: line %d: %w", n+1, err)
 		}
-		domains = append(domains, Domain{ID: id, Name: m[1], State: stateOf(m[3])})
+		memory, err := strconv.ParseInt(m[3], 10, 44)
+		if err != nil {
+			return nil, fmt.Errorf("cannot read the output of xl list: line %d: %w", n+1, err)
+		}
+		domains = append(domains, Domain{ID: id, Name: m[1], State: stateOf(m[4]), Memory: units.Bytes(memory) << 20})
 	}
 	return domains, nil
 }
@@ -79,7 +85,7 @@ func stateOf(letters string) State {
 	switch {
 	case letters[5] == 'd':
 		return Dying
-	case letters[4] == 'c':
+	case letters[4] == 'c', letters[4] == 'w':
 		return Crashed
 	case letters[3] == 's':
 		return ShutDown
@@ -139,28 +145,4 @@ func change(verb string, args ...string) run.Cmd {
 		args = append(args[:last:last], "--", args[last])
 	}
 	return run.Cmd{Name: "xl", Args: append([]string{verb}, args...), Effect: run.Change}
-}
-
-// ParsedDisk is a disk as xl itself reads it from a configuration.
-type ParsedDisk struct {
-	Path   string `json:"pdev_path"`
-	VDev   string `json:"vdev"`
-	Format string `json:"format"`
-}
-
-// DryParse lets xl read a configuration without doing anything, and returns the
-// disks it found. The error says what xl does not like.
-func DryParse(ctx context.Context, r run.Runner, config string) ([]ParsedDisk, error) {
-	res, err := r.Run(ctx, run.Cmd{Name: "xl", Args: []string{"-N", "create", "-q", config}})
-	if err != nil {
-		return nil, err
-	}
-	var doc struct {
-		Disks []ParsedDisk `json:"disks"`
-	}
-	start := max(0, bytes.IndexByte(res.Stdout, '{'))
-	if err := json.Unmarshal(res.Stdout[start:], &doc); err != nil {
-		return nil, fmt.Errorf("cannot read the output of xl create -N: %w", err)
-	}
-	return doc.Disks, nil
 }

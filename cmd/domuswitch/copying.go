@@ -1,0 +1,268 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+
+	"xenlvm/lib/fault"
+	"xenlvm/lib/journal"
+	"xenlvm/lib/lvm"
+	"xenlvm/lib/qmp"
+	"xenlvm/lib/run"
+	"xenlvm/lib/step"
+	"xenlvm/lib/units"
+	"xenlvm/lib/xl"
+)
+
+// copying is written down before QEMU begins to copy a disk.
+type copying struct {
+	Domain xl.Domain `json:"domain"`
+	Disk   qmp.Disk  `json:"disk"`
+	Device string    `json:"device"`
+}
+
+// mayCopy: QEMU copies the disk, so the device may hold anything that nobody needs.
+func (m *moving) mayCopy(mv *move) error {
+	what := fmt.Sprintf("cannot copy disk %s of %s to %s", mv.disk.VDev, m.d.name, mv.line.Destination)
+	mv.ours = m.copyOf(mv) != nil
+	switch {
+	case mv.has:
+		mv.discard = mv.ours // the tag, which was not taken off yet
+		return nil
+	case mv.mirror:
+		return fault.Refuse("%s: it is a device of mdmirror, and QEMU serves the disk", what)
+	case mv.dev.SectorSize != sectorOfQEMU:
+		return fault.Refuse("%s: its sectors have %d bytes, those that the guest knows %d", what, mv.dev.SectorSize, sectorOfQEMU)
+	case mv.ours || m.c.overwrite:
+		mv.discard = true
+		return nil
+	}
+	held, err := m.c.holds(mv.line.Destination)
+	if err != nil {
+		return refused(err)
+	}
+	if mv.lv.Tagged(lvm.TagIncomplete) {
+		held = "a copy that is not complete (tag " + lvm.TagIncomplete + ")"
+	}
+	if held != "" {
+		return fault.Hint(fault.Refuse("%s: it holds %s", what, held), "destroy that: domuswitch live --overwrite %s", run.Quote(m.d.name, mv.line.VDev+"="+mv.line.Destination))
+	}
+	return nil
+}
+
+// copyOf is the record of a copy onto the destination that QEMU began for this
+// domain, and that may go on; nil for none.
+func (m *moving) copyOf(mv *move) *copying {
+	var c copying
+	r, ok := journal.Last(m.d.records, journal.KindCopying, func(data json.RawMessage) bool {
+		c = copying{}
+		return json.Unmarshal(data, &c) == nil && c.Domain.ID == m.now.ID && c.Disk.VDev == mv.live.VDev
+	})
+	if !ok || r.Boot != m.d.boot || c.Device != mv.line.Destination {
+		return nil
+	}
+	return &c
+}
+
+// copyInQEMU moves disks that QEMU serves. The guest never pauses.
+func (m *moving) copyInQEMU(ctx context.Context) error {
+	m.method = byQEMU
+	for _, mv := range m.moves {
+		if mv.live.Kind != qdisk {
+			return fault.Hint(fault.Refuse("cannot move %s live: QEMU serves some of the disks, and not %s", m.d.name, mv.disk.VDev), "name those of QEMU in a run of their own")
+		}
+	}
+	rate := units.Bytes(0)
+	if m.c.limit != "" {
+		var err error
+		if rate, err = units.Parse(m.c.limit); err != nil || rate <= 0 {
+			return fault.BadUsage("cannot read --bwlimit %q: want a size a second, such as 50M", m.c.limit)
+		}
+	}
+	var plan, switches step.Plan
+	for _, mv := range m.moves {
+		q := &inQEMU{moving: m, mv: mv, rate: int64(rate)}
+		if mv.has && !q.switchedOnly() {
+			continue
+		}
+		if err := q.find(ctx); err != nil {
+			return refused(err)
+		}
+		if !mv.has {
+			plan = append(plan, q.copySteps()...)
+		}
+		switches = append(switches, q.switchStep())
+	}
+	if plan = append(plan, switches...); len(plan) == 0 && !m.changesFile() {
+		m.e.Infof("nothing to do: %s runs on these disks", m.d.name)
+		return m.done()
+	}
+	m.e.Infof("%s will not pause: QEMU copies its disks and switches", m.d.name)
+	if err := m.e.Apply(ctx, plan); err != nil {
+		return err
+	}
+	if !m.e.DryRun {
+		m.out.Pause, m.out.Expected = new(0.0), new(0.0)
+	}
+	m.out.Method = m.method
+	if err := m.settle(ctx, true); err != nil {
+		return err
+	}
+	m.out.Changed = true
+	return m.done()
+}
+
+// inQEMU is a disk that QEMU copies.
+type inQEMU struct {
+	*moving
+	mv    *move
+	disk  qmp.Disk
+	rate  int64
+	going bool // by a run that did not end
+}
+
+// switchedOnly: a run that was killed put the guest onto the copy, and did not
+// get to the end of it.
+func (q *inQEMU) switchedOnly() bool { return q.mv.ours && q.mv.lv.Tagged(lvm.TagIncomplete) }
+
+// find asks QEMU for the disk.
+func (q *inQEMU) find(ctx context.Context) error {
+	if q.mv.has {
+		q.disk = q.copyOf(q.mv).Disk
+		return nil
+	}
+	err := q.ask(ctx, func(ctx context.Context, c *qmp.Client) error {
+		var err error
+		if q.disk, err = c.Disk(ctx, q.mv.live.VDev); err != nil {
+			return err
+		}
+		if r := q.copyOf(q.mv); r != nil {
+			q.disk = r.Disk
+			_, err := c.Mirror(q.disk, q.mv.line.Destination).Progress(ctx)
+			q.going = err == nil
+		}
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	if size := units.Bytes(q.disk.Size); q.mv.dev.Size < size {
+		return fault.Refuse("cannot copy disk %s of %s to %s: it has %s, the disk %s", q.mv.disk.VDev, q.d.name, q.mv.line.Destination, q.mv.dev.Size, size)
+	}
+	if q.disk.ReadOnly {
+		return fault.Refuse("cannot copy disk %s of %s to %s: it is read-only", q.mv.disk.VDev, q.d.name, q.mv.line.Destination)
+	}
+	return nil
+}
+
+// mirror does something with the mirror in QEMU.
+func (q *inQEMU) mirror(ctx context.Context, f func(context.Context, *qmp.Mirror) error) error {
+	return q.ask(ctx, func(ctx context.Context, c *qmp.Client) error {
+		return f(ctx, c.Mirror(q.disk, q.mv.line.Destination))
+	})
+}
+
+// copySteps copy the disk, until what the guest writes goes to both places.
+func (q *inQEMU) copySteps() step.Plan {
+	var plan step.Plan
+	device := q.mv.line.Destination
+	if lv := q.mv.lv; lv.Name != "" && !lv.Tagged(lvm.TagIncomplete) {
+		plan = append(plan, step.Command(q.e.Runner, "mark "+device+" as incomplete", lvm.Tag(lv.Spec(), lvm.TagIncomplete), run.Cmd{}))
+	}
+	return append(plan, step.Step{
+		What: "copy " + q.disk.File + " to " + device + " in QEMU", Line: "# QEMU copies " + q.disk.File + " to " + device + " (blockdev-mirror)",
+		Do: q.copy, Undo: q.cancel, UndoLine: "domuswitch live " + run.Quote(q.d.name, q.mv.line.VDev+"="+device),
+	})
+}
+
+func (q *inQEMU) copy(ctx context.Context) error {
+	err := q.start(ctx)
+	if err == nil {
+		err = q.wait(ctx)
+	}
+	if err != nil {
+		err = errors.Join(err, q.cancel(context.WithoutCancel(ctx)))
+	}
+	return err
+}
+
+func (q *inQEMU) start(ctx context.Context) error {
+	if q.going {
+		q.e.Infof("going on with the copy that a run that did not end has begun")
+		return nil
+	}
+	if q.mv.ours { // what is left of it
+		if err := q.cancel(ctx); err != nil {
+			return err
+		}
+	}
+	if err := errors.Join(q.unchanged(ctx), q.c.idle(q.mv.dev)); err != nil {
+		return err
+	}
+	if err := q.d.journal.Append(journal.KindCopying, copying{Domain: q.now.Domain, Disk: q.disk, Device: q.mv.line.Destination}); err != nil {
+		return err
+	}
+	return q.mirror(ctx, func(ctx context.Context, mi *qmp.Mirror) error { return mi.Start(ctx, q.rate) })
+}
+
+// wait waits until all is copied. QEMU is asked once a second and left alone
+// meanwhile.
+func (q *inQEMU) wait(ctx context.Context) error {
+	phase := q.e.Progress("copy " + q.mv.disk.VDev)
+	defer phase.Done()
+	for {
+		var p qmp.Progress
+		err := q.mirror(ctx, func(ctx context.Context, mi *qmp.Mirror) (err error) {
+			p, err = mi.Progress(ctx)
+			return err
+		})
+		if err != nil || p.Ready {
+			return err
+		}
+		phase.Update(p.Done, p.Total)
+		if err := q.c.pause(ctx); err != nil {
+			return err
+		}
+	}
+}
+
+// cancel leaves the guest on its image.
+func (q *inQEMU) cancel(ctx context.Context) error {
+	err := q.mirror(ctx, func(ctx context.Context, mi *qmp.Mirror) error { return mi.Cancel(ctx) })
+	if errors.Is(err, qmp.ErrSwitched) {
+		return fault.Hint(fault.With(fault.Left, err), "it stays there; run the same command again, and its configuration follows")
+	}
+	return err
+}
+
+// switchStep puts the guest onto the copy.
+func (q *inQEMU) switchStep() step.Step {
+	mv, device := q.mv, q.mv.line.Destination
+	line := "# QEMU switches to " + device + " (job-complete)"
+	untag := lvm.Untag(mv.lv.Spec(), lvm.TagIncomplete)
+	if mv.lv.Name != "" {
+		line += "\n" + untag.Line()
+	}
+	return step.Step{What: "switch disk " + mv.disk.VDev + " of " + q.d.name + " to " + device, Line: line, Do: func(ctx context.Context) error {
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), max(q.c.timeout, patience))
+		defer cancel()
+		if err := q.mirror(ctx, switchTo); err != nil {
+			return errors.Join(err, q.cancel(context.WithoutCancel(ctx)))
+		}
+		if mv.lv.Name == "" {
+			return nil
+		}
+		_, err := q.e.Runner.Run(ctx, untag)
+		return fault.With(fault.Left, fault.Hint(err, "%s", untag.Line()))
+	}}
+}
+
+// switchTo completes a mirror. A guest that never stops writing is held up for
+// that, where this QEMU can do so.
+func switchTo(ctx context.Context, mi *qmp.Mirror) error {
+	// Where that is refused, or the job has ended, Complete says what matters.
+	_ = mi.Converge(ctx)
+	return mi.Complete(ctx)
+}

@@ -1,0 +1,102 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"os"
+	"slices"
+	"strings"
+
+	"xenlvm/lib/blkdev"
+	"xenlvm/lib/diskimg"
+	"xenlvm/lib/dm"
+	"xenlvm/lib/fault"
+	"xenlvm/lib/loopdev"
+	"xenlvm/lib/units"
+)
+
+// devices is what the kernel says of block devices.
+type devices struct {
+	stat func(path string) (blkdev.Device, error)
+	idle func(blkdev.Device) error // the error says who uses it
+	// mirror looks whether a number is one of mdmirror's devices.
+	mirror func(blkdev.Number) (dm.Device, bool, error)
+	// leads says whether a device is the block device, or is built on the image,
+	// at a path.
+	leads func(upper blkdev.Device, path string) bool
+	// held is idle for a device that the one above it may use.
+	held func(dev, above blkdev.Device) error
+	// holds names what is on a device, "" for nothing.
+	holds func(path string) (string, error)
+}
+
+// mirrorUUID is how the UUIDs of mdmirror's devices begin. They are gone after a
+// boot of the host, so no configuration may name one.
+const mirrorUUID = "XENLVM-"
+
+func mirrorDevice(n blkdev.Number) (dm.Device, bool, error) {
+	dir := "/sys/dev/block/" + n.String() + "/dm/"
+	uuid, err := os.ReadFile(dir + "uuid")
+	if err != nil || !strings.HasPrefix(string(uuid), mirrorUUID) {
+		return dm.Device{}, false, nil
+	}
+	name, err := os.ReadFile(dir + "name")
+	if err != nil {
+		return dm.Device{}, false, err
+	}
+	return dm.Find(strings.TrimSpace(string(name)))
+}
+
+func leads(upper blkdev.Device, path string) bool {
+	same, err := loopdev.Same(path)
+	return err == nil && slices.ContainsFunc(same, upper.DependsOn)
+}
+
+// held goes up from dev: whoever is built on it must lead to above, and nobody
+// else may have any of them open.
+func held(dev, above blkdev.Device) error {
+	holders := dev.Holders()
+	for _, name := range holders {
+		h, err := blkdev.Stat("/dev/" + name)
+		if err != nil {
+			return err
+		}
+		if !above.DependsOn(h.Number) {
+			return fault.Refuse("cannot write to %s: %s is built on it, and does not lead to the domain's disk", dev.Path, h.Path)
+		}
+		if h.Number == above.Number {
+			continue
+		}
+		if err := held(h, above); err != nil {
+			return err
+		}
+	}
+	n, err := dm.OpenCount(dev.Number)
+	if err != nil && !errors.Is(err, os.ErrNotExist) {
+		return err
+	}
+	if n > len(holders) {
+		return fault.Refuse("cannot write to %s: somebody has it open beside the domain", dev.Path)
+	}
+	return nil
+}
+
+func holds(path string) (string, error) {
+	info, err := diskimg.Probe(path)
+	switch {
+	case err != nil || info.Kind == diskimg.Blank:
+		return "", err
+	case info.Kind == diskimg.Filesystem:
+		return info.Signature.Type, nil
+	case info.Kind == diskimg.Table:
+		return "a " + info.Table.Type + " partition table", nil
+	}
+	return "data", nil
+}
+
+// room is where a domain's memory finds place.
+type room struct {
+	tmpfs  string
+	free   func(ctx context.Context, dir string) (units.Bytes, error)
+	memory func(ctx context.Context) (units.Bytes, error) // that programs of this host can have
+}
