@@ -22,9 +22,9 @@ import (
 var floors = [][]string{
 	{"fault", "run"},
 	{"step", "units", "extent", "xlcfg", "mapping", "directio"},
-	{"journal", "blkdev", "loopdev", "mnt", "lvm", "dm", "host", "diskimg", "rsync", "mkfs", "treesum", "xl", "atomicfile", "md", "qmp"},
+	{"journal", "blkdev", "loopdev", "mnt", "lvm", "dm", "host", "diskimg", "rsync", "mkfs", "treesum", "xl", "atomicfile", "md", "qmp", "udev"},
 	{"blockcopy", "snap"},
-	{"convert"},
+	{"convert", "mirror"},
 	{"cli"},
 }
 

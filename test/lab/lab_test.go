@@ -160,8 +160,8 @@ func TestResult(t *testing.T) {
 		files map[string]string
 		want  string
 	}{
-		{"ok", map[string]string{"status": "0\n", "leftovers": "", "fields": "pause\t1.50\nxen\u200bv\t4.17.5\nlive\ttrue\n"},
-			`{"ok":true,"scenario":"s","suite":"trixie","xen":false,"leftovers":0,"seconds":0,"boot_seconds":0,"live":true,"pause":1.50,"xen` + "\u200b" + `v":"4.17.5"}`},
+		{"ok", map[string]string{"status": "0\n", "leftovers": "", "fields": "pause\t1.50\nxen\u200bv\t4.17.5\nlive\ttrue\nqmp\tnull\n"},
+			`{"ok":true,"scenario":"s","suite":"trixie","xen":false,"leftovers":0,"seconds":0,"boot_seconds":0,"live":true,"pause":1.50,"qmp":null,"xen` + "\u200b" + `v":"4.17.5"}`},
 		{"a scenario that failed", map[string]string{"status": "3\n", "leftovers": ""},
 			`{"ok":false,"scenario":"s","suite":"trixie","xen":false,"leftovers":0,"seconds":0,"boot_seconds":0,"error":"the scenario ended with exit status 3"}`},
 		{"leftovers", map[string]string{"status": "0\n", "leftovers": "loop /a\nmd md127\n"},

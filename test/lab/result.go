@@ -29,7 +29,7 @@ type result struct {
 }
 
 // line writes the result as one line of JSON, the scenario's own fields after
-// the lab's. A value that is a JSON number or boolean is one there too.
+// the lab's. A value that is a JSON number, boolean or null is one there too.
 func (r result) line() (string, error) {
 	head, err := json.Marshal(r)
 	if err != nil {
@@ -50,12 +50,12 @@ func (r result) line() (string, error) {
 	return line + "}", nil
 }
 
-// jsonValue is text as the number or boolean it spells, or as itself.
+// jsonValue is text as the number, boolean or null that it spells, or as itself.
 func jsonValue(text string) any {
 	var v any
 	if json.Unmarshal([]byte(text), &v) == nil {
 		switch v.(type) {
-		case bool, float64:
+		case bool, float64, nil:
 			return json.RawMessage(strings.TrimSpace(text))
 		}
 	}

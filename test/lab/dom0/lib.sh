@@ -109,7 +109,9 @@ lab_tell() {
 
 # lab_judge NAME: fail unless the judge finds that nothing a guest acknowledged was lost.
 lab_judge() {
-    judge "/var/log/xen/console/guest-$1.log" >"$LAB_RESULT/judge-$1.json" || fail "$1 lost records: $(cat "$LAB_RESULT/judge-$1.json")"
+    local logs=("/var/log/xen/console/guest-$1.log")
+    [ ! -e "${logs[0]%.log}--incoming.log" ] || logs+=("${logs[0]%.log}--incoming.log")
+    judge "${logs[@]}" >"$LAB_RESULT/judge-$1.json" || fail "$1 lost records: $(cat "$LAB_RESULT/judge-$1.json")"
     echo "ok: $1 lost nothing: $(jq -c '[.domains[].disks | to_entries[] | {(.key): .value.acked}] | add' "$LAB_RESULT/judge-$1.json") acknowledged"
 }
 
@@ -213,6 +215,7 @@ lab_in_use() {
     lvs --noheadings -o vg_name,lv_name,lv_tags --separator ' ' | awk '{ print "lv", $1 "/" $2, $3 }'
     awk '$1 ~ /^md/ { print "md", $1 }' /proc/mdstat
     awk '{ print "mount", $5 }' /proc/self/mountinfo
+    find /run/udev/rules.d -type f -printf 'rules %f\n' 2>/dev/null || true
     [ "$LAB_XEN" = no ] || xl list | awk 'NR > 1 { print "domain", $1 }'
 }
 

@@ -1,0 +1,54 @@
+package main
+
+import (
+	"context"
+
+	"xenlvm/lib/cli"
+	"xenlvm/lib/convert"
+	"xenlvm/lib/mapping"
+	"xenlvm/lib/mirror"
+	"xenlvm/lib/run"
+	"xenlvm/lib/step"
+	"xenlvm/lib/units"
+)
+
+// build makes the devices that the domain must use.
+func (c *command) build(ctx context.Context, e *cli.Env, args []string) error {
+	t, release, err := c.begin(e, "build", args[0])
+	if err != nil {
+		return err
+	}
+	defer release()
+	conv, err := convert.PrepareMirror(ctx, e.Runner, reporter{e}, t.journal, c.options(t.domain), false)
+	if err != nil {
+		return err
+	}
+	h := mirror.Host{Run: e.Runner, Journal: t.journal}
+	var plan step.Plan
+	var lines []mapping.Line
+	for _, d := range conv.Disks {
+		if !t.wants(d.VDev) {
+			continue
+		}
+		m := mirror.Disk{Domain: t.domain, VDev: d.VDev, Source: d.Image, Size: units.Bytes(d.Info.Size)}
+		steps, err := h.Build(m)
+		if err != nil {
+			return err
+		}
+		plan = append(plan, steps...)
+		lines = append(lines, mapping.Line{Domain: t.domain, VDev: d.VDev, Source: d.Image, Destination: m.Path(), State: mapping.Mirrored})
+	}
+	switch {
+	case len(lines) == 0:
+		e.Infof("nothing to do: %s has no disk on an image file", t.domain)
+	case len(plan) == 0:
+		e.Infof("nothing to do: the mirrors of %s are built", t.domain)
+	}
+	if err := e.Apply(ctx, plan); err != nil {
+		return err
+	}
+	if len(plan) > 0 && !e.DryRun {
+		e.Infof("put %s onto them: domuswitch restart %s ..., or domuswitch live; then: mdmirror add %[1]s", t.domain, run.Quote(t.domain))
+	}
+	return present(e, len(plan) > 0, lines, nil)
+}

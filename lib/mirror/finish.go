@@ -1,0 +1,148 @@
+package mirror
+
+import (
+	"context"
+	"errors"
+	"os"
+
+	"xenlvm/lib/directio"
+	"xenlvm/lib/dm"
+	"xenlvm/lib/fault"
+	"xenlvm/lib/journal"
+	"xenlvm/lib/run"
+	"xenlvm/lib/step"
+	"xenlvm/lib/udev"
+)
+
+// Switch is the step that puts the domain's device onto the destination, under
+// I/O. While the device is suspended the destination is looked at once more; if
+// it has not everything any more, the device goes on as it was.
+func (h Host) Switch(d Disk) step.Step {
+	return step.Step{
+		What: "switch " + d.Path() + " to " + d.Destination,
+		Line: d.switchLine(d.Destination),
+		Do: func(ctx context.Context) error {
+			return h.retable(ctx, d, d.Destination, func() error {
+				s, err := d.Look()
+				if err == nil && !s.Complete() {
+					err = d.Unfit(s)
+				}
+				return err
+			})
+		},
+	}
+}
+
+func (d Disk) switchLine(device string) string {
+	return dm.Load(d.Name(), dm.Linear(device, d.Size)).Line() + "\n" + dm.Suspend(d.Name()).Line() + "\n" + dm.Resume(d.Name()).Line()
+}
+
+// retable puts the domain's device onto another one, if check agrees while no I/O
+// is under way.
+func (h Host) retable(ctx context.Context, d Disk, device string, check func() error) error {
+	// Once begun it is finished: a suspended device stops the guest.
+	ctx = context.WithoutCancel(ctx)
+	name := d.Name()
+	if _, err := h.Run.Run(ctx, dm.Load(name, dm.Linear(device, d.Size))); err != nil {
+		return err
+	}
+	_, err := h.Run.Run(ctx, dm.Suspend(name))
+	if err == nil {
+		err = check()
+	}
+	if err != nil {
+		// What Resume puts into force must be the old table.
+		_, clearing := h.Run.Run(ctx, dm.Clear(name))
+		err = errors.Join(err, clearing)
+		if clearing != nil {
+			return err
+		}
+	}
+	_, resuming := h.Run.Run(ctx, dm.Resume(name))
+	if resuming != nil {
+		resuming = fault.Hint(fault.With(fault.Left, resuming), "%s", dm.Resume(name).Line())
+	}
+	return errors.Join(err, resuming)
+}
+
+// TakeDown is the plan that removes what was made for a mirror whose device leads
+// past the array, or that has none: it proves that nothing is left in the array's
+// path, because an array that is in use does not stop. The domain's device itself
+// goes when the domain has closed it.
+func (h Host) TakeDown(d Disk) (step.Plan, error) {
+	s, err := d.Look()
+	if err != nil {
+		return nil, err
+	}
+	record := journal.Mirror{VDev: d.VDev, Source: d.Source, Size: int64(d.Size)}
+	var plan step.Plan
+	if s.Array != nil {
+		plan = append(plan, step.Command(h.Run, "stop the array "+s.Array.Path, s.Array.Stop(), run.Cmd{}))
+	}
+	for _, leg := range []dm.Device{s.Destination, s.Source} {
+		if leg.Name != "" {
+			plan = append(plan, step.Command(h.Run, "remove "+leg.Path(), dm.Remove(leg.Name), run.Cmd{}))
+		}
+	}
+	if s.Top.Name != "" {
+		plan = append(plan, step.Command(h.Run, "remove "+s.Top.Path()+" when nobody uses it any more", dm.RemoveLater(s.Top.Name), run.Cmd{}))
+	}
+	if s.Loop != nil {
+		plan = append(plan, step.Step{
+			What: "detach " + s.Loop.Path, Line: run.Quote("losetup", "--detach", s.Loop.Path),
+			Do: func(ctx context.Context) error {
+				if d.backOnSource(s) { // and the domain may write by way of it
+					return s.Loop.DetachLater()
+				}
+				return s.Loop.Detach(ctx)
+			},
+		})
+	}
+	if s.Phase == Switched {
+		plan = append(plan, step.Step{What: "forget what the host has cached of " + d.Destination, Line: run.Quote("blockdev", "--flushbufs", d.Destination), Do: func(context.Context) error {
+			// The domain wrote past that, by way of its own device.
+			f, err := os.Open(d.Destination)
+			if err != nil {
+				return err
+			}
+			return errors.Join(directio.Forget(f), f.Close())
+		}})
+	}
+	return append(plan,
+		step.Step{What: "let udev see the disk " + d.Name(), Line: run.Quote("rm", "-f", udev.File(d.Name())),
+			Do: func(ctx context.Context) error { return udev.Show(ctx, h.Run, d.Name()) }},
+		step.Step{What: "remove the bitmap of " + d.VDev, Line: run.Quote("rm", "-f", h.bitmap(d)), Do: func(context.Context) error {
+			if err := os.Remove(h.bitmap(d)); err != nil && !errors.Is(err, os.ErrNotExist) {
+				return err
+			}
+			return nil
+		}},
+		step.Step{What: "write down that the mirror of " + d.VDev + " is gone",
+			Do: func(context.Context) error { return h.Journal.Append(journal.KindMirrorEnded, record) }},
+	), nil
+}
+
+// Return is the step that puts the domain's device back onto the source.
+func (h Host) Return(d Disk) (step.Step, error) {
+	s, err := d.Look()
+	if err != nil {
+		return step.Step{}, err
+	}
+	device := d.Source
+	if s.Loop != nil {
+		device = s.Loop.Path
+	}
+	return step.Step{
+		What: "switch " + d.Path() + " back to " + d.Source,
+		Line: d.switchLine(device),
+		Do: func(ctx context.Context) error {
+			return h.retable(ctx, d, device, func() error {
+				now, err := d.Look()
+				if err == nil && !now.Intact() {
+					err = d.Unfit(now)
+				}
+				return err
+			})
+		},
+	}, nil
+}

@@ -1,0 +1,56 @@
+package mirror
+
+import (
+	"encoding/json"
+
+	"xenlvm/lib/journal"
+	"xenlvm/lib/units"
+)
+
+// Known is a mirror that the journal knows.
+type Known struct {
+	Disk
+	LVUUID   string // of the destination, "" while none is chosen
+	Boot     string // of the host, in which it was built
+	Compared bool   // both members were found equal, since the destination was added
+	Ended    bool   // it was taken down
+}
+
+// Remember reads the newest mirror of each disk of a domain from its journal, in
+// the order in which they were built.
+func Remember(domain string, records []journal.Record) []Known {
+	var all []Known
+	of := func(vdev string) *Known {
+		for i := range all {
+			if all[i].VDev == vdev {
+				return &all[i]
+			}
+		}
+		all = append(all, Known{Disk: Disk{Domain: domain, VDev: vdev}})
+		return &all[len(all)-1]
+	}
+	for _, r := range records {
+		switch r.Kind {
+		case journal.KindMirror:
+			var m journal.Mirror
+			if json.Unmarshal(r.Data, &m) == nil {
+				k := of(m.VDev)
+				if k.Ended || k.Source != m.Source || k.Boot != r.Boot {
+					*k = Known{Disk: Disk{Domain: domain, VDev: m.VDev, Source: m.Source, Size: units.Bytes(m.Size)}, Boot: r.Boot}
+				}
+			}
+		case journal.KindMember, journal.KindSynced:
+			var m journal.Destination
+			if json.Unmarshal(r.Data, &m) == nil {
+				k := of(m.VDev)
+				k.Destination, k.LVUUID, k.Compared = m.Destination, m.LVUUID, r.Kind == journal.KindSynced
+			}
+		case journal.KindMirrorEnded:
+			var m journal.Mirror
+			if json.Unmarshal(r.Data, &m) == nil {
+				of(m.VDev).Ended = true
+			}
+		}
+	}
+	return all
+}

@@ -1,0 +1,54 @@
+#!/bin/bash
+# mdmirror: a DomU writes to its image and to a volume until they are equal, and goes on on the volume
+# lab: suites=bookworm,trixie vg=4G time=900
+. /lab/lib.sh
+
+lab_vg
+lab_images_lv 1G
+lab_image /srv/images/vm3.img 256M
+mkdir /mnt/image && mount -o loop /srv/images/vm3.img /mnt/image
+head -c 64M /dev/urandom >/mnt/image/data
+umount /mnt/image && rmdir /mnt/image
+lab_domu vm3 file:/srv/images/vm3.img,xvda,w
+lab_start vm3
+lab_wait_records vm3 30 120
+lab_baseline
+
+# status WANT: the exit status of mdmirror status.
+status() {
+    local got=0
+    mdmirror status vm3 >/run/status 2>/run/status.err || got=$?
+    test "$got" = "$1" || { cat /run/status /run/status.err; return 1; }
+}
+
+check "nothing is mirrored" status 0
+check "build" mdmirror build vm3
+check "built: no second member" status 11
+check "and again" mdmirror build vm3
+! mdmirror add --to vg0 vm3 || fail "added while the domain writes beside the mirror"
+sed 's|file:/srv/images/vm3.img|phy:/dev/mapper/xenlvm-vm3-xvda|' /etc/xen/vm3.cfg >/run/vm3.cfg
+check "stop" lab_shutdown vm3
+xl create -q /run/vm3.cfg
+wait_for 120 lab_said vm3 '^GUEST verified disk=xvda ' 2 || fail "it does not verify its records"
+check "abort" mdmirror abort vm3
+lab_wait_records vm3 $(($(lab_records vm3) + 20)) 60
+dmsetup info xenlvm-vm3-xvda | grep -q DEFERRED || fail "its device would stay"
+check "stop" lab_shutdown vm3
+test -z "$(lab_new)" || fail "left after abort: $(lab_new)"
+
+check "build" mdmirror build vm3
+xl create -q /run/vm3.cfg
+wait_for 120 lab_said vm3 '^GUEST verified disk=xvda ' 3 || fail "it does not verify its records"
+check "add" mdmirror add --to vg0 --bwlimit 16M vm3
+check "recovering" status 10
+check "wait" mdmirror wait vm3
+check "synced" status 0
+check "verify" mdmirror verify vm3
+check "finish" mdmirror finish vm3
+grep -q '/dev/vg0/vm3-xvda' /etc/xen/vm3.cfg || fail "the configuration does not name the volume"
+lab_wait_records vm3 $(($(lab_records vm3) + 20)) 60
+xl reboot vm3
+wait_for 120 lab_said vm3 '^GUEST verified disk=xvda ' 4 || fail "it does not verify its records"
+check "stop" lab_shutdown vm3
+lab_judge vm3
+lab_leftovers 'lv vg0/vm3-xvda xenlvm.domain.vm3' 'dm vg0-vm3--xvda'
