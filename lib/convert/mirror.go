@@ -10,6 +10,7 @@ import (
 	"xenlvm/lib/fault"
 	"xenlvm/lib/host"
 	"xenlvm/lib/journal"
+	"xenlvm/lib/lvm"
 	"xenlvm/lib/run"
 	"xenlvm/lib/step"
 	"xenlvm/lib/xlcfg"
@@ -37,7 +38,7 @@ func PrepareMirror(ctx context.Context, r run.Runner, rep Reporter, j *journal.J
 	if c.records, err = j.Read(); err != nil {
 		return nil, err
 	}
-	if err := c.findDisks(); err != nil {
+	if err := c.findDisks(ctx); err != nil {
 		return nil, err
 	}
 	for _, d := range c.Disks {
@@ -79,7 +80,7 @@ func (c *Conversion) Keep(wanted func(vdev string) bool) {
 }
 
 // addDevice adds a disk that is a block device already, if it is to be mirrored.
-func (c *Conversion) addDevice(d xlcfg.Disk, device string) (skipped string, err error) {
+func (c *Conversion) addDevice(ctx context.Context, d xlcfg.Disk, device string) (skipped string, err error) {
 	if c.o.Method != Mirror || !c.named(d.VDev) {
 		return "on the block device " + d.Target + " already", nil
 	}
@@ -90,6 +91,9 @@ func (c *Conversion) addDevice(d xlcfg.Disk, device string) (skipped string, err
 	if dev.SectorSize != units512 {
 		return "", fault.Refuse("cannot mirror %s: its sectors are %d bytes, not 512", d.Target, dev.SectorSize)
 	}
+	if err := c.checkSnapshots(ctx, dev); err != nil {
+		return "", err
+	}
 	info, err := diskimg.Probe(device)
 	if err != nil {
 		return "", fault.With(fault.Refused, err)
@@ -97,8 +101,27 @@ func (c *Conversion) addDevice(d xlcfg.Disk, device string) (skipped string, err
 	if info.Format != diskimg.Raw { // a guest may write what it likes to its disk
 		info = diskimg.Info{Path: info.Path, Format: diskimg.Raw, FileSize: info.FileSize, Size: info.FileSize, Kind: diskimg.Unknown}
 	}
-	c.Disks = append(c.Disks, &Disk{VDev: d.VDev, Image: device, Format: string(diskimg.Raw), Info: info})
+	c.Disks = append(c.Disks, &Disk{VDev: d.VDev, Image: d.Target, Format: string(diskimg.Raw), Info: info})
 	return "", nil
+}
+
+// checkSnapshots refuses a volume that snapshots depend on: they would stay behind,
+// and tell of a volume that the domain has left.
+func (c *Conversion) checkSnapshots(ctx context.Context, dev blkdev.Device) error {
+	lv, found, err := lvm.ByNumber(ctx, c.r, dev.Number.Major, dev.Number.Minor)
+	if err != nil || !found {
+		return err
+	}
+	all, err := lvm.LVs(ctx, c.r, "")
+	if err != nil {
+		return err
+	}
+	for _, v := range all {
+		if v.VG == lv.VG && v.Origin == lv.Name {
+			return fault.Hint(fault.Refuse("cannot mirror %s: its snapshot %s would stay behind", lv.Spec(), v.Spec()), "lvremove %s, or merge it: lvconvert --merge %[1]s", v.Spec())
+		}
+	}
+	return nil
 }
 
 // named says whether --to names the disk.

@@ -46,7 +46,7 @@ func Prepare(ctx context.Context, r run.Runner, rep Reporter, j *journal.Journal
 	if c.records, err = j.Read(); err != nil {
 		return nil, err
 	}
-	if err := c.findDisks(); err != nil {
+	if err := c.findDisks(ctx); err != nil {
 		return nil, err
 	}
 	if len(c.Disks) == 0 {
@@ -102,13 +102,13 @@ func readDisks(o Options) ([]xlcfg.Disk, error) {
 }
 
 // findDisks picks the disks on files.
-func (c *Conversion) findDisks() error {
+func (c *Conversion) findDisks(ctx context.Context) error {
 	disks, err := readDisks(c.o)
 	if err != nil {
 		return err
 	}
 	for _, d := range disks {
-		why, err := c.addDisk(d)
+		why, err := c.addDisk(ctx, d)
 		if err != nil {
 			return err
 		}
@@ -121,7 +121,7 @@ func (c *Conversion) findDisks() error {
 
 // addDisk adds a disk of the configuration, or says why it is none of our
 // business.
-func (c *Conversion) addDisk(d xlcfg.Disk) (skipped string, err error) {
+func (c *Conversion) addDisk(ctx context.Context, d xlcfg.Disk) (skipped string, err error) {
 	switch {
 	case !deviceName(d.VDev):
 		return "", fault.Refuse("cannot convert disk %q: no such virtual disk", d.VDev)
@@ -148,7 +148,7 @@ func (c *Conversion) addDisk(d xlcfg.Disk) (skipped string, err error) {
 		return "", fault.Refuse("cannot open the image %s of disk %s: %w", d.Target, d.VDev, err)
 	}
 	if st.Mode&unix.S_IFMT == unix.S_IFBLK {
-		return c.addDevice(d, image)
+		return c.addDevice(ctx, d, image)
 	}
 	info, err := diskimg.Probe(image)
 	if err != nil {
