@@ -60,7 +60,11 @@ func (c *command) add(ctx context.Context, e *cli.Env, args []string) error {
 		return fault.Hint(fault.Refuse("cannot add to the mirrors of %s: its configuration has other disks now", t.domain), "mdmirror abort %s", run.Quote(t.domain))
 	}
 	// Everything is checked before the first volume is made.
-	for _, k := range todo {
+	for _, d := range conv.Disks {
+		k := mirrorOf(todo, d)
+		if k.Source != d.Image {
+			return fault.Hint(fault.Refuse("cannot add to the mirror of %s: it is of %s, and the configuration names %s now", k.Disk, k.Source, d.Image), "mdmirror abort %s", run.Quote(t.domain))
+		}
 		if err := h.MayAdd(ctx, k.Disk); err != nil {
 			return err
 		}
@@ -69,10 +73,11 @@ func (c *command) add(ctx context.Context, e *cli.Env, args []string) error {
 		return err
 	}
 	var plan step.Plan
-	for i, d := range conv.Disks {
-		k := todo[i]
+	for _, d := range conv.Disks {
+		k := mirrorOf(todo, d)
 		k.Destination = d.Dest.Path
 		phase := e.Progress("copy " + k.VDev)
+		defer phase.Done()
 		plan = append(plan, h.Add(k.Disk, mirror.Adding{
 			Rate: rate, Presync: c.presync, UUID: func() string { return d.Dest.LV.UUID },
 			Progress: phase.Update,
@@ -102,6 +107,11 @@ func reclaim(ctx context.Context, e *cli.Env, h mirror.Host, todo []mirror.Known
 		plan = append(plan, steps...)
 	}
 	return e.Apply(ctx, plan)
+}
+
+// mirrorOf is the mirror of a disk. Mirrors may have been built in another order.
+func mirrorOf(all []mirror.Known, d *convert.Disk) mirror.Known {
+	return all[slices.IndexFunc(all, func(k mirror.Known) bool { return k.VDev == d.VDev })]
 }
 
 // onto is the destination of a mirror.

@@ -1,6 +1,6 @@
 #!/bin/bash
 # mdmirror: a DomU writes to its image and to a volume until they are equal, and goes on on the volume
-# lab: suites=bookworm,trixie vg=4G time=900
+# lab: vg=4G time=900
 . /lab/lib.sh
 
 lab_vg

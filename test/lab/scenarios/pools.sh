@@ -24,6 +24,7 @@ lvremove -q -y vg0/old
 check "a domain without images has nothing to mirror" mdmirror build vm3
 test -z "$(lab_new)" || fail "left: $(lab_new)"
 
+check "the mirror of the data disk alone" mdmirror build --to xvdb=vg_sas /dev/vg0/vm3-xvdb
 check "the system disk moves to vg_sata" image-to-lv --plan live --prepare --to xvda=vg_sata --to xvdb=vg_sas vm3
 check "and the data disk to vg_sas" image-to-lv --plan live --cutover vm3
 check "without a reboot" test "$(boots)" = "$before"
