@@ -26,6 +26,11 @@ func (c *command) finish(ctx context.Context, e *cli.Env, args []string) error {
 	if err != nil || done {
 		return err
 	}
+	if used, err := c.used(e, args[0]); err != nil {
+		return err
+	} else if !used {
+		return c.finishUnused(ctx, e, args[0], lines)
+	}
 	if err := c.configure(ctx, e, lines); err != nil {
 		return err
 	}
@@ -55,6 +60,47 @@ func (c *command) finish(ctx context.Context, e *cli.Env, args []string) error {
 		return err
 	}
 	return present(e, true, t.lines(mapping.Switched, onto), nil)
+}
+
+// used says whether the domain has any of its mirrors open.
+func (c *command) used(e *cli.Env, arg string) (bool, error) {
+	t, release, err := c.begin(e, "look at", arg)
+	if err != nil {
+		return false, err
+	}
+	defer release()
+	for _, k := range t.known {
+		s, err := k.Look()
+		if err != nil {
+			return false, err
+		}
+		if s.Top.Open > 0 {
+			return true, nil
+		}
+	}
+	return false, nil
+}
+
+// finishUnused finishes the mirrors of a domain that does not run: nobody writes,
+// so there is nothing to be switched, and the volumes are free for domuswitch when
+// the mirrors are gone.
+func (c *command) finishUnused(ctx context.Context, e *cli.Env, arg string, lines []mapping.Line) error {
+	t, release, err := c.begin(e, "finish", arg)
+	if err != nil {
+		return err
+	}
+	err = c.takeDown(ctx, e, mirror.Host{Run: e.Runner, Journal: t.journal}, t.known)
+	release()
+	if err == nil {
+		err = c.configure(ctx, e, lines)
+	}
+	if err != nil {
+		return err
+	}
+	for i := range lines {
+		lines[i].State = mapping.Switched
+	}
+	return present(e, true, lines, nil)
 }
 
 // mayFinish checks that the volumes have everything, comparing them first unless

@@ -10,7 +10,7 @@ for disk in xvda xvdb; do
     lvcreate -q -y -n vm3-$disk -L 192M vg0
     mkfs.ext4 -q /dev/vg0/vm3-$disk
 done
-lab_domu vm3 phy:/dev/vg0/vm3-xvda,xvda,w phy:/dev/vg0/vm3-xvdb,xvdb,w
+LAB_DOMU_OPTIONS=lab.disks=xvdb lab_domu vm3 phy:/dev/vg0/vm3-xvda,xvda,w phy:/dev/vg0/vm3-xvdb,xvdb,w
 check "start" lab_start vm3
 lab_wait_records vm3 30 120 xvdb
 lab_baseline
