@@ -91,11 +91,11 @@ func (c *command) finishUnused(ctx context.Context, e *cli.Env, arg string, line
 	}
 	err = c.takeDown(ctx, e, mirror.Host{Run: e.Runner, Journal: t.journal}, t.known)
 	release()
-	if err == nil {
-		err = c.configure(ctx, e, lines)
-	}
 	if err != nil {
 		return err
+	}
+	if err := c.configure(ctx, e, lines); err != nil {
+		return fault.Hint(err, "the mirrors are gone, and the volumes have everything: domuswitch apply %s %s=%s", run.Quote(t.domain), lines[0].VDev, lines[0].Destination)
 	}
 	for i := range lines {
 		lines[i].State = mapping.Switched
