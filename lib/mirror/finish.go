@@ -76,6 +76,10 @@ func (h Host) TakeDown(d Disk) (step.Plan, error) {
 	}
 	record := journal.Mirror{VDev: d.VDev, Source: d.Source, Size: int64(d.Size)}
 	var plan step.Plan
+	unused := s.Top.Name != "" && s.Top.Open == 0
+	if unused { // first: it may lie on the array
+		plan = append(plan, step.Command(h.Run, "remove "+s.Top.Path(), dm.Remove(s.Top.Name), run.Cmd{}))
+	}
 	if s.Array != nil {
 		plan = append(plan, step.Command(h.Run, "stop the array "+s.Array.Path, s.Array.Stop(), run.Cmd{}))
 	}
@@ -84,7 +88,7 @@ func (h Host) TakeDown(d Disk) (step.Plan, error) {
 			plan = append(plan, step.Command(h.Run, "remove "+leg.Path(), dm.Remove(leg.Name), run.Cmd{}))
 		}
 	}
-	if s.Top.Name != "" {
+	if s.Top.Name != "" && !unused {
 		plan = append(plan, step.Command(h.Run, "remove "+s.Top.Path()+" when nobody uses it any more", dm.RemoveLater(s.Top.Name), run.Cmd{}))
 	}
 	if s.Loop != nil {
