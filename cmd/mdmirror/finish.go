@@ -133,15 +133,13 @@ func (c *command) mayFinish(ctx context.Context, e *cli.Env, arg string) (lines 
 		if err := c.compare(ctx, e, t); err != nil {
 			return nil, false, err
 		}
-	} else if compare && !e.DryRun {
-		h := mirror.Host{Run: e.Runner, Journal: t.journal}
-		for _, k := range t.known {
-			if err := e.Apply(ctx, h.Confirm(k)); err != nil {
-				return nil, false, err
-			}
-		}
 	}
-	return t.lines(mapping.Synced, onto), false, nil
+	h := mirror.Host{Run: e.Runner, Journal: t.journal}
+	var plan step.Plan
+	for _, k := range t.known {
+		plan = append(plan, h.Unmark(k.Disk))
+	}
+	return t.lines(mapping.Synced, onto), false, e.Apply(ctx, plan)
 }
 
 // configure has domuswitch put the volumes into the configuration of the domain,
@@ -234,6 +232,10 @@ func (c *command) abort(ctx context.Context, e *cli.Env, args []string) error {
 		s, err := c.mayAbort(k)
 		if err != nil {
 			return err
+		}
+		if _, err := os.Stat(k.Destination); err == nil {
+			// From here on it is not equal any more.
+			back = append(back, h.Mark(k.Disk))
 		}
 		if s.Array != nil && s.Top.Name != "" {
 			one, err := h.Return(k.Disk)

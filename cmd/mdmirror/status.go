@@ -14,6 +14,7 @@ import (
 	"xenlvm/lib/mapping"
 	"xenlvm/lib/mirror"
 	"xenlvm/lib/run"
+	"xenlvm/lib/step"
 	"xenlvm/lib/units"
 )
 
@@ -187,7 +188,7 @@ func (c *command) verify(ctx context.Context, e *cli.Env, args []string) error {
 }
 
 // compare has md compare the members of all mirrors of t, and writes down that
-// they are equal: then the volumes lose their mark.
+// they are equal.
 func (c *command) compare(ctx context.Context, e *cli.Env, t *target) error {
 	rate, err := c.rate()
 	if err != nil {
@@ -205,7 +206,7 @@ func (c *command) compare(ctx context.Context, e *cli.Env, t *target) error {
 			return fault.Hint(fault.With(fault.Mismatch, fmt.Errorf("cannot trust %s: %s of it differ from %s", k.Destination, differ, k.Source)),
 				"mdmirror abort %s; a guest that changes memory while it is being written, as swap does, can cause it: compare again first", run.Quote(t.domain))
 		}
-		if err := e.Apply(ctx, h.Confirm(k)); err != nil {
+		if err := e.Apply(ctx, step.Plan{h.Confirm(k)}); err != nil {
 			return err
 		}
 	}

@@ -3,11 +3,8 @@ package mirror
 import (
 	"context"
 	"errors"
-	"fmt"
 	"os"
 	"slices"
-	"strings"
-	"time"
 
 	"xenlvm/lib/blkdev"
 	"xenlvm/lib/blockcopy"
@@ -17,7 +14,6 @@ import (
 	"xenlvm/lib/fault"
 	"xenlvm/lib/journal"
 	"xenlvm/lib/loopdev"
-	"xenlvm/lib/lvm"
 	"xenlvm/lib/md"
 	"xenlvm/lib/run"
 	"xenlvm/lib/step"
@@ -194,7 +190,10 @@ func (h Host) presync(d Disk, leg string, o Adding) step.Step {
 		if err := d.copyTo(ctx, leg, o); err != nil {
 			return errors.Join(err, a.StopBitmap(), os.Remove(file))
 		}
-		return errors.Join(a.Limit(o.Rate), a.AddKnown(leg))
+		if err := a.Limit(o.Rate); err != nil {
+			return errors.Join(err, a.StopBitmap(), os.Remove(file))
+		}
+		return a.AddKnown(leg)
 	}
 	return s
 }
@@ -218,93 +217,4 @@ func (d Disk) copyTo(ctx context.Context, leg string, o Adding) error {
 		Progress:       func(p blockcopy.Progress) { o.Progress(p.Read, p.Total) },
 	})
 	return errors.Join(err, dst.Close())
-}
-
-// Wait returns when the array does nothing any more; the error says that the
-// members are not both in sync. It tells progress about once a second.
-func (d Disk) Wait(ctx context.Context, progress func(State)) error {
-	tick := time.NewTicker(time.Second)
-	defer tick.Stop()
-	for {
-		s, err := d.Look()
-		if err != nil {
-			return err
-		}
-		progress(s)
-		switch {
-		case s.Phase == Recovering:
-		case s.Phase != Synced:
-			return d.Unfit(s)
-		case s.MD.Action == "idle":
-			return nil
-		}
-		select {
-		case <-ctx.Done():
-			return context.Cause(ctx)
-		case <-tick.C:
-		}
-	}
-}
-
-// Unfit says why a mirror is not fit for what is asked of it, and what can be done.
-func (d Disk) Unfit(s State) error {
-	domain := run.Quote(d.Domain)
-	err := fault.Refuse("the mirror of %s is %s", d, s.Phase)
-	switch s.Phase {
-	case Absent, Partly:
-		return fault.Hint(err, "mdmirror build %s", domain)
-	case Built:
-		return fault.Hint(err, "mdmirror add %s", domain)
-	case Recovering:
-		return fault.Hint(err, "mdmirror wait %s", domain)
-	case Switched:
-		return fault.Hint(err, "%s is on %s; nothing is left to be done", d, d.Destination)
-	case Degraded:
-		err = fault.With(fault.Failed, err)
-		if s.Intact() {
-			return fault.Hint(fmt.Errorf("%w: %s failed; the domain goes on on %s", err, d.Destination, d.Source),
-				"look at dmesg and at the disks below %s; then: mdmirror abort %s", d.Destination, domain)
-		}
-		return fault.Hint(fmt.Errorf("%w: %s failed; the domain goes on on %s, which has everything", err, d.Source, d.Destination),
-			"mdmirror finish --no-verify %s", domain)
-	}
-	return fault.With(fault.Failed, err)
-}
-
-// Verify compares both members, with the domain writing, and returns how many
-// bytes differ.
-func (d Disk) Verify(ctx context.Context, rate units.Bytes, progress func(State)) (units.Bytes, error) {
-	s, err := d.Look()
-	if err != nil {
-		return 0, err
-	}
-	if s.Phase != Synced {
-		return 0, d.Unfit(s)
-	}
-	if err := s.Array.Limit(rate); err != nil {
-		return 0, err
-	}
-	if err := s.Array.Check(); err != nil {
-		return 0, err
-	}
-	if err := d.Wait(ctx, progress); err != nil {
-		if ctx.Err() != nil {
-			err = errors.Join(err, s.Array.Idle())
-		}
-		return 0, err
-	}
-	now, err := s.Array.Status()
-	return units.Bytes(now.Mismatches) * units.Sector, err
-}
-
-// Confirm is the plan that writes down that the destination is equal to the
-// source, and takes its mark away.
-func (h Host) Confirm(k Known) step.Plan {
-	spec := strings.TrimPrefix(k.Destination, "/dev/")
-	return step.Plan{
-		{What: "write down that " + k.Destination + " is equal to " + k.Source, Do: func(context.Context) error {
-			return h.Journal.Append(journal.KindSynced, k.member(k.LVUUID))
-		}},
-		step.Command(h.Run, "take the tag "+lvm.TagIncomplete+" off "+spec, lvm.Untag(spec, lvm.TagIncomplete), run.Cmd{}),
-	}
 }

@@ -4,11 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"os"
 
 	"golang.org/x/sys/unix"
 
-	"xenlvm/lib/blkdev"
 	"xenlvm/lib/dm"
 	"xenlvm/lib/fault"
 	"xenlvm/lib/journal"
@@ -17,7 +15,6 @@ import (
 	"xenlvm/lib/run"
 	"xenlvm/lib/step"
 	"xenlvm/lib/udev"
-	"xenlvm/lib/units"
 )
 
 // Host is where mirrors are made.
@@ -150,19 +147,4 @@ func (h Host) array(d Disk, path *string) step.Step {
 		},
 		UndoLine: named.Stop().Line(),
 	}
-}
-
-// Size is the size of a source in bytes; the error is a refusal.
-func Size(path string) (units.Bytes, error) {
-	if file, err := isFile(path); err != nil {
-		return 0, err
-	} else if !file {
-		dev, err := blkdev.Stat(path)
-		return dev.Size, err
-	}
-	info, err := os.Stat(path)
-	if err != nil {
-		return 0, fault.Refuse("cannot mirror %s: %w", path, err)
-	}
-	return units.Bytes(info.Size()), nil
 }

@@ -55,7 +55,7 @@ func (h Host) retable(ctx context.Context, d Disk, device string, check func() e
 		_, clearing := h.Run.Run(ctx, dm.Clear(name))
 		err = errors.Join(err, clearing)
 		if clearing != nil {
-			return err
+			return fault.Hint(fault.With(fault.Left, err), "%s && %s", dm.Clear(name).Line(), dm.Resume(name).Line())
 		}
 	}
 	_, resuming := h.Run.Run(ctx, dm.Resume(name))
