@@ -44,6 +44,7 @@ check "recovering" status 10
 check "wait" mdmirror wait vm3
 check "synced" status 0
 check "verify" mdmirror verify vm3
+check "no configuration may name it yet" test "$(lvs --noheadings -o lv_tags vg0/vm3-xvda | grep -c incomplete)" = 1
 check "finish" mdmirror finish vm3
 grep -q '/dev/vg0/vm3-xvda' /etc/xen/vm3.cfg || fail "the configuration does not name the volume"
 lab_wait_records vm3 $(($(lab_records vm3) + 20)) 60
