@@ -130,6 +130,7 @@ func doStep(ctx context.Context, rep Reporter, s Step, n, total int) error {
 	if rep != nil {
 		rep.Started(n, total, s.What)
 	}
+	mayKill()
 	began := time.Now()
 	err := s.Do(ctx)
 	if rep != nil {

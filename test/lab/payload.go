@@ -66,14 +66,16 @@ func (l *lab) payload(ctx context.Context, img image, s scenario, env map[string
 	return disk, makeExt4(ctx, disk, tree, fmt.Sprintf("%dM", size>>20*5/4+32))
 }
 
-// programs builds this checkout's commands, and the lab's own judge, into bin.
+// programs builds this checkout's commands, and the lab's own judge, into bin. With
+// the tag faultinject a scenario can have them killed right before any step
+// (XENLVM_KILL_AT, lib/step), which no signal from outside hits that surely.
 func (l *lab) programs(ctx context.Context, bin string) error {
 	mains, err := filepath.Glob(filepath.Join(l.root, "cmd/*/main.go"))
 	if err != nil {
 		return err
 	}
 	for _, main := range append(mains, filepath.Join(l.dir(), "judge/main.go")) {
-		if err := goTool(ctx, filepath.Dir(main), "build", "-o", bin+"/", "."); err != nil {
+		if err := goTool(ctx, filepath.Dir(main), "build", "-tags=faultinject", "-o", bin+"/", "."); err != nil {
 			return err
 		}
 	}
