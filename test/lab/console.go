@@ -16,6 +16,7 @@ type eventKind string
 const (
 	eventReady eventKind = "ready"
 	eventDone  eventKind = "done"
+	eventCrash eventKind = "crash"
 	eventFail  eventKind = "fail"
 )
 

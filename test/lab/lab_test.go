@@ -16,11 +16,11 @@ import (
 )
 
 func TestParseScenario(t *testing.T) {
-	s, err := parseScenario("#!/bin/bash\n# shows a thing\n# lab: vg=12G,512M time=90 xen=no\n# lab: mem=3G gotest=./lib/a,./lib/b\n\n# lab: time=7\n")
+	s, err := parseScenario("#!/bin/bash\n# shows a thing\n# lab: vg=12G,512M time=90 xen=no\n# lab: mem=3G boots=2 gotest=./lib/a,./lib/b\n\n# lab: time=7\n")
 	if err != nil {
 		t.Fatal(err)
 	}
-	if s.about != "shows a thing" || s.xen || s.limit != 90*time.Second || s.mem != "3G" || s.dom0Mem != defaults().dom0Mem ||
+	if s.about != "shows a thing" || s.xen || s.limit != 90*time.Second || s.mem != "3G" || s.boots != 2 || s.dom0Mem != defaults().dom0Mem ||
 		!slices.Equal(s.vg, []string{"12G", "512M"}) || !slices.Equal(s.gotest, []string{"./lib/a", "./lib/b"}) {
 		t.Errorf("got %+v", s)
 	}
@@ -29,7 +29,7 @@ func TestParseScenario(t *testing.T) {
 func TestParseScenarioRefuses(t *testing.T) {
 	for _, header := range []string{
 		"", "lab: time=9", // no word about itself
-		"x\n# lab: tim=9", "x\n# lab: time=0", "x\n# lab: time=soon", "x\n# lab: vg=12", "x\n# lab: vg=1G,", "x\n# lab: xen=maybe", "x\n# lab: mem=3GB",
+		"x\n# lab: tim=9", "x\n# lab: time=0", "x\n# lab: time=soon", "x\n# lab: boots=0", "x\n# lab: vg=12", "x\n# lab: vg=1G,", "x\n# lab: xen=maybe", "x\n# lab: mem=3GB", "x\n# lab: suites=trixie:often",
 	} {
 		if s, err := parseScenario("#!/bin/sh\n# " + header + "\n"); err == nil {
 			t.Errorf("%q: accepted as %+v", header, s)
@@ -283,11 +283,12 @@ func TestShellEnv(t *testing.T) {
 }
 
 func TestMachine(t *testing.T) {
-	m := machine{xen: true, dom0Mem: "1G", payload: "/tmp/a,b/p", result: "/r", disks: []string{"/d"}}
+	m := machine{xen: true, dom0Mem: "1G", env: "LAB_BOOT=2", root: "/q", payload: "/tmp/a,b/p", result: "/r", disks: []string{"/d"}}
 	argv := m.argv()
 	for _, want := range []string{
 		"file=/tmp/a,,b/p,format=raw,if=virtio,cache=unsafe,discard=unmap,readonly=on",
-		"file=root.img,format=raw,if=virtio,cache=unsafe,discard=unmap,snapshot=on",
+		"file=/q,format=qcow2,if=virtio,cache=unsafe,discard=unmap",
+		linux + " console=hvc0 root=/dev/vda rw init=/lab-init panic=-1 quiet LAB_BOOT=2," + initrd,
 		"console=com1 com1=115200,8n1 dom0_mem=1G,max:1G dom0_max_vcpus=1 spec-ctrl=eager-fpu",
 	} {
 		if !slices.Contains(argv, want) {
@@ -311,21 +312,119 @@ func TestBootTwice(t *testing.T) {
 		{"refused by its init", "echo '@lab@ fail no disk'; exec sleep 60", "exit 9", 1, "no disk"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			dir := t.TempDir()
-			qemu := "#!/bin/sh\necho >>" + dir + "/boots\nif [ $(wc -l <" + dir + "/boots) = 1 ]; then\n" + c.first + "\nelse\n" + c.second + "\nfi\n"
-			if err := os.WriteFile(filepath.Join(dir, "qemu-system-x86_64"), []byte(qemu), 0o755); err != nil {
-				t.Fatal(err)
-			}
-			t.Setenv("PATH", dir+":"+os.Getenv("PATH"))
+			dir := fakeQEMU(t, c.first, c.second)
 			l := &lab{stderr: io.Discard}
 			_, err := l.bootTwice(t.Context(), machine{image: image{dir: dir}}, io.Discard, options{}, 1, time.Minute)
 			if got := fmt.Sprint(err); got != c.err {
 				t.Errorf("error %v, want %q", err, c.err)
 			}
 			boots, err := os.ReadFile(filepath.Join(dir, "boots"))
-			if err != nil || len(boots) != c.boots {
-				t.Errorf("%d boots (%v), want %d", len(boots), err, c.boots)
+			if n := strings.Count(string(boots), "\n"); err != nil || n != c.boots {
+				t.Errorf("%d boots (%v), want %d", n, err, c.boots)
 			}
 		})
+	}
+}
+
+// fakeQEMU puts a QEMU into PATH that runs one of the scripts at each start, in order, and the last one from then on.
+// It returns the machine's folder, where the file boots gets a line at each start: the command line.
+func fakeQEMU(t *testing.T, scripts ...string) (dir string) {
+	t.Helper()
+	dir = t.TempDir()
+	qemu := "#!/bin/sh\ncd " + dir + "\necho \"$*\" >>boots\ncase $(wc -l <boots) in\n"
+	for i, s := range scripts {
+		pattern := fmt.Sprint(i + 1)
+		if i == len(scripts)-1 {
+			pattern = "*"
+		}
+		qemu += pattern + ")\n" + s + "\n;;\n"
+	}
+	if err := os.WriteFile(filepath.Join(dir, "qemu-system-x86_64"), []byte(qemu+"esac\n"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	t.Setenv("PATH", dir+":"+os.Getenv("PATH"))
+	return dir
+}
+
+// A scenario that has the host go down runs again with the same disks, as often as it declares and not more often. A boot
+// in between may need its second try as any other.
+func TestCrash(t *testing.T) {
+	const (
+		crash = "echo '@lab@ ready'; echo '@lab@ crash'; exec sleep 60"
+		done  = "echo '@lab@ ready'; echo '@lab@ done'; exec sleep 60"
+		panic = "echo 'Kernel panic'"
+	)
+	for _, c := range []struct {
+		name    string
+		scripts []string
+		boots   int
+		limit   time.Duration
+		starts  string // LAB_BOOT of each start of QEMU
+		err     string
+	}{
+		{"none", []string{done}, 1, time.Minute, "1", "<nil>"},
+		{"one", []string{crash, done}, 2, time.Minute, "1 2", "<nil>"},
+		{"a panic in the boot after it", []string{crash, panic, done}, 2, time.Minute, "1 2 2", "<nil>"},
+		{"no boot after it", []string{crash, panic}, 2, time.Minute, "1 2 2", "boot 2: it did not boot: QEMU ended: exit status 0"},
+		{"more than declared", []string{crash, crash, done}, 2, time.Minute, "1 2", "the scenario had the host go down in boot 2, and declares boots=2"},
+		{"time is up", []string{crash, done}, 2, time.Second, "1", "the scenario did not end: time limit in boot 1"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			dir := fakeQEMU(t, c.scripts...)
+			m := machine{image: image{dir: dir}, root: "/the-layer"}
+			l := &lab{stderr: io.Discard}
+			sum, err := l.boots(t.Context(), m, scenario{boots: c.boots, limit: c.limit}, io.Discard, options{}, 1)
+			if got := fmt.Sprint(err); got != c.err {
+				t.Errorf("error %v, want %q", err, c.err)
+			}
+			text, err := os.ReadFile(filepath.Join(dir, "boots"))
+			if err != nil {
+				t.Fatal(err)
+			}
+			var starts []string
+			for line := range strings.Lines(string(text)) {
+				_, boot, _ := strings.Cut(line, "LAB_BOOT=")
+				starts = append(starts, strings.Fields(boot)[0])
+				if !strings.Contains(line, "file=/the-layer,") {
+					t.Errorf("another root disk: %s", line)
+				}
+			}
+			if strings.Join(starts, " ") != c.starts || fmt.Sprint(sum.boots) != starts[len(starts)-1] {
+				t.Errorf("started with LAB_BOOT %q and counted %d boots, want %q", starts, sum.boots, c.starts)
+			}
+		})
+	}
+}
+
+// A boot gets what its predecessors left of the time.
+func TestCrashLimit(t *testing.T) {
+	dir := fakeQEMU(t, "echo '@lab@ ready'; sleep 1.2; echo '@lab@ crash'; exec sleep 60", "echo '@lab@ ready'; echo '@lab@ done'; exec sleep 60")
+	l := &lab{stderr: io.Discard}
+	sum, err := l.boots(t.Context(), machine{image: image{dir: dir}}, scenario{boots: 2, limit: 10 * time.Second}, io.Discard, options{}, 1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	text, err := os.ReadFile(filepath.Join(dir, "boots"))
+	if err != nil || !strings.Contains(string(text), "LAB_BOOT=1 LAB_LIMIT=10") || !strings.Contains(string(text), "LAB_BOOT=2 LAB_LIMIT=8") {
+		t.Errorf("got %s, %v; want limits of 10 and 8 s", text, err)
+	}
+	if took := sum.done - sum.ready; took < 1200*time.Millisecond {
+		t.Errorf("both runs together took %v", took)
+	}
+}
+
+// A run's own layer leaves the cached image alone.
+func TestLayer(t *testing.T) {
+	dir := t.TempDir()
+	base, file := filepath.Join(dir, rootDisk), filepath.Join(t.TempDir(), "root.qcow2")
+	if err := sparse(base, 1<<20); err != nil {
+		t.Fatal(err)
+	}
+	if err := layer(t.Context(), image{dir: dir}, file); err != nil {
+		t.Fatal(err)
+	}
+	out, err := exec.Command("qemu-img", "info", file).CombinedOutput()
+	if err != nil || !strings.Contains(string(out), "backing file: "+base) || !strings.Contains(string(out), "virtual size: 1 MiB") {
+		t.Errorf("got %v\n%s", err, out)
 	}
 }

@@ -22,6 +22,8 @@ type machine struct {
 	xen     bool
 	mem     string   // of the whole machine
 	dom0Mem string   // under Xen
+	env     string   // for the dom0, KEY=VALUE words that differ from boot to boot
+	root    string   // /dev/vda: the layer over the image's root disk that this run writes to
 	payload string   // /dev/vdb, read-only
 	result  string   // /dev/vdc, where the guest writes a tar
 	disks   []string // /dev/vdd and on, empty
@@ -50,7 +52,8 @@ func (m machine) argv() []string {
 		// programs crash at random under QEMU 7.2. Either cure was seen to be enough.
 		args = append(args, "-accel", "tcg,thread=multi,tb-size=1024", "-cpu", "max,-smap,-smep,-xsave,-avx,-avx2")
 	}
-	const root = "root=/dev/vda rw init=/lab-init panic=-1 quiet"
+	// The kernel hands words that it does not know to its init, as the environment.
+	root := "root=/dev/vda rw init=/lab-init panic=-1 quiet " + m.env
 	if m.xen {
 		args = append(args, "-kernel", xenKernel,
 			"-append", fmt.Sprintf("console=com1 com1=115200,8n1 dom0_mem=%s,max:%[1]s dom0_max_vcpus=1 spec-ctrl=eager-fpu", m.dom0Mem),
@@ -60,15 +63,20 @@ func (m machine) argv() []string {
 		// which then panics: "IO-APIC + timer doesn't work".
 		args = append(args, "-kernel", linux, "-initrd", initrd, "-append", "console=ttyS0 no_timer_check "+root)
 	}
-	drive := func(file, more string) {
+	// cache=unsafe: what a dom0 flushes is handed to the host's page cache and goes no
+	// further. When QEMU is killed, which is how a host goes down here, all that had
+	// reached a raw disk stays, flushed or not, and all that was in the dom0's memory is
+	// lost. So a lost flush shows where the data had not left the dom0, and not where a
+	// disk would have lost them from its own cache.
+	drive := func(file, format, more string) {
 		args = append(args, "-drive", "file="+strings.ReplaceAll(file, ",", ",,")+
-			",format=raw,if=virtio,cache=unsafe,discard=unmap"+more)
+			",format="+format+",if=virtio,cache=unsafe,discard=unmap"+more)
 	}
-	drive(rootDisk, ",snapshot=on") // a throwaway layer: the cached image is never written
-	drive(m.payload, ",readonly=on")
-	drive(m.result, "")
+	drive(m.root, "qcow2", "")
+	drive(m.payload, "raw", ",readonly=on")
+	drive(m.result, "raw", "")
 	for _, d := range m.disks {
-		drive(d, "")
+		drive(d, "raw", "")
 	}
 	return args
 }
@@ -80,6 +88,20 @@ func (m machine) command(ctx context.Context) *exec.Cmd {
 	cmd.Dir = m.image.dir
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	return cmd
+}
+
+// layer makes an empty qcow2 file over an image's root disk: the cached image is
+// never written, and a run's own writes stay when QEMU is killed.
+func layer(ctx context.Context, img image, file string) error {
+	base, err := filepath.Abs(filepath.Join(img.dir, rootDisk))
+	if err != nil {
+		return err
+	}
+	out, err := exec.CommandContext(ctx, "qemu-img", "create", "-q", "-f", "qcow2", "-F", "raw", "-b", base, file).CombinedOutput()
+	if err != nil {
+		return fmt.Errorf("cannot make %s: qemu-img: %w: %s", file, err, strings.TrimSpace(string(out)))
+	}
+	return nil
 }
 
 // sparse makes an empty file of the given size.
@@ -103,10 +125,11 @@ func sizeBytes(s string) (n int64, err error) {
 	return n << 20, nil
 }
 
-// times are the moments of a run, since QEMU started.
+// times are the moments of a run, since QEMU started; of several boots, their sums.
 type times struct {
+	boots int           // that there were, tries left out
 	ready time.Duration // the scenario starts
-	done  time.Duration // its result is on the result disk
+	done  time.Duration // its result is on the result disk, or it had the host go down
 }
 
 // started says of what ended the machine whether its scenario had begun.
@@ -120,9 +143,12 @@ func (t times) started(err error) error {
 // errBoot is a machine that ended, or hung, before its scenario began.
 var errBoot = errors.New("it did not boot")
 
-// boot runs the machine until its scenario is done, and ends it then: the dom0's
-// disks are thrown away, so nothing is gained by a shutdown. limit holds from
-// ready to done; out receives the console.
+// errCrash is a machine whose scenario had the host go down.
+var errCrash = errors.New("the scenario had the host go down")
+
+// boot runs the machine until its scenario is done, or has the host go down, and
+// kills it then: what a shutdown would write is either not wanted or must not be
+// written. limit holds from ready to done; out receives the console.
 func (m machine) boot(ctx context.Context, out *console, factor float64, limit time.Duration) (t times, err error) {
 	ctx, cancel := context.WithCancel(ctx)
 	cmd := m.command(ctx)
@@ -154,6 +180,9 @@ func (m machine) boot(ctx context.Context, out *console, factor float64, limit t
 			case eventDone:
 				t.done = time.Since(start)
 				return t, nil
+			case eventCrash:
+				t.done = time.Since(start)
+				return t, errCrash
 			case eventFail:
 				return t, errors.New(e.text)
 			}

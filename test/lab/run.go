@@ -7,7 +7,6 @@ import (
 	"io"
 	"os"
 	"path/filepath"
-	"strconv"
 	"time"
 )
 
@@ -71,10 +70,7 @@ func (l *lab) perform(ctx context.Context, su suite, s scenario, args []string, 
 	}
 	defer log.Close()
 
-	limit := time.Duration(float64(s.limit) * factor)
-	m, err := l.assemble(ctx, su, s, args, tmp, map[string]string{
-		"LAB_MODE": "run", "LAB_LIMIT": strconv.Itoa(int(limit.Seconds())), "LAB_TIME_FACTOR": fmt.Sprint(factor),
-	})
+	m, err := l.assemble(ctx, su, s, args, tmp, map[string]string{"LAB_MODE": "run", "LAB_TIME_FACTOR": fmt.Sprint(factor)})
 	if err != nil {
 		return err
 	}
@@ -84,7 +80,7 @@ func (l *lab) perform(ctx context.Context, su suite, s scenario, args []string, 
 	}
 	defer unlock()
 	l.logf("booting %s for %s", res.Suite, s.name)
-	t, err := l.bootTwice(ctx, m, log, opt, factor, limit)
+	t, err := l.boots(ctx, m, s, log, opt, factor)
 	res.BootSeconds = seconds(t.ready)
 	if err != nil {
 		return err
@@ -96,10 +92,41 @@ func (l *lab) perform(ctx context.Context, su suite, s scenario, args []string, 
 	if err := res.read(out); err != nil {
 		return err
 	}
+	if res.OK && t.boots < s.boots {
+		return fmt.Errorf("the scenario ended in boot %d, and declares boots=%d", t.boots, s.boots)
+	}
 	if res.leftoverText != "" {
 		l.logf("left behind:\n%s", res.leftoverText)
 	}
 	return nil
+}
+
+// boots runs the machine until its scenario is done, and again with the same disks
+// each time that the scenario has the host go down, which it does as often as it
+// declares. The times are those of all boots together.
+func (l *lab) boots(ctx context.Context, m machine, s scenario, log io.Writer, opt options, factor float64) (sum times, err error) {
+	left := time.Duration(float64(s.limit) * factor)
+	for boot := 1; ; boot++ {
+		sum.boots = boot
+		m.env = fmt.Sprintf("LAB_BOOT=%d LAB_LIMIT=%d", boot, int(left.Seconds()))
+		t, err := l.bootTwice(ctx, m, log, opt, factor, left)
+		sum.ready += t.ready
+		sum.done += t.done
+		left -= t.done - t.ready
+		crashed := errors.Is(err, errCrash)
+		switch {
+		case crashed && boot == s.boots:
+			return sum, fmt.Errorf("%w in boot %d, and declares boots=%[2]d", err, boot)
+		case crashed && left < time.Second: // timeout(1) takes 0 for no limit
+			return sum, fmt.Errorf("the scenario did not end: time limit in boot %d", boot)
+		case crashed:
+			l.logf("the host went down after %.1f s; boot %d of %d", (t.done - t.ready).Seconds(), boot+1, s.boots)
+		case err != nil && boot > 1:
+			return sum, fmt.Errorf("boot %d: %w", boot, err)
+		default:
+			return sum, err
+		}
+	}
 }
 
 // bootTwice runs the machine, and once more if it did not get as far as its
@@ -119,7 +146,7 @@ func (l *lab) boot(ctx context.Context, m machine, log io.Writer, opt options, f
 	cons := newConsole(log, l.stderr, opt.verbose)
 	t, err := m.boot(ctx, cons, factor, limit)
 	err = errors.Join(err, cons.Close())
-	if err != nil && ctx.Err() == nil && !opt.verbose {
+	if err != nil && !errors.Is(err, errCrash) && ctx.Err() == nil && !opt.verbose {
 		fmt.Fprintf(l.stderr, "%s\n", cons.last())
 		l.logf("above: the last that the console said")
 	}
@@ -132,7 +159,10 @@ func (l *lab) assemble(ctx context.Context, su suite, s scenario, args []string,
 	if err != nil {
 		return machine{}, err
 	}
-	m := machine{image: img, xen: s.xen, mem: s.mem, dom0Mem: s.dom0Mem, result: filepath.Join(tmp, "result.img")}
+	m := machine{image: img, xen: s.xen, mem: s.mem, dom0Mem: s.dom0Mem, root: filepath.Join(tmp, "root.qcow2"), result: filepath.Join(tmp, "result.img")}
+	if err := layer(ctx, img, m.root); err != nil {
+		return machine{}, err
+	}
 	if m.disks, err = emptyDisks(tmp, s.vg); err != nil {
 		return machine{}, err
 	}

@@ -19,23 +19,28 @@ import (
 //
 //	#!/bin/bash
 //	# one line that says what the scenario shows
-//	# lab: suites=bookworm,trixie vg=12G,4G time=900 xen=no mem=3G dom0_mem=1500M gotest=./lib/lvm
+//	# lab: suites=bookworm,trixie:full vg=12G,4G time=900 boots=2 xen=no mem=3G dom0_mem=1500M gotest=./lib/lvm
+//
+// On a suite that is marked :full scripts/test runs it only when all is asked for.
+// A scenario with boots=N calls lab_crash in all but its Nth run, which it tells by
+// LAB_BOOT.
 type scenario struct {
 	name    string
 	path    string
 	about   string
 	vg      []string      // sizes of the empty disks, the first one for vg0
-	limit   time.Duration // from ready to done, before the time factor
+	limit   time.Duration // for all of its runs together, boots left out, before the time factor
+	boots   int           // how often the host boots: all but the last end with a crash
 	xen     bool
 	mem     string   // of the whole machine; "" is the lab's choice
 	dom0Mem string   // under Xen
 	gotest  []string // packages whose tests it runs
-	suites  []string // on which scripts/test runs it
+	suites  []string // on which scripts/test runs it, marked where it does so only with --full
 }
 
 // defaults are what a scenario gets when it asks for nothing.
 func defaults() scenario {
-	return scenario{vg: []string{"8G"}, limit: 600 * time.Second, xen: true, dom0Mem: "1500M", suites: []string{suites[0].name}}
+	return scenario{vg: []string{"8G"}, limit: 600 * time.Second, boots: 1, xen: true, dom0Mem: "1500M", suites: []string{suites[0].name}}
 }
 
 // scenario finds a scenario by its name or by its path and reads its header.
@@ -101,12 +106,16 @@ func (s *scenario) ask(word string) error {
 		s.mem = value
 	case "dom0_mem":
 		s.dom0Mem = value
-	case "time":
-		seconds, err := strconv.Atoi(value)
-		if err != nil || seconds <= 0 {
-			return fmt.Errorf("%s: not a number of seconds", word)
+	case "time", "boots":
+		n, err := strconv.Atoi(value)
+		if err != nil || n <= 0 {
+			return fmt.Errorf("%s: not a number above zero", word)
 		}
-		s.limit = time.Duration(seconds) * time.Second
+		if key == "boots" {
+			s.boots = n
+		} else {
+			s.limit = time.Duration(n) * time.Second
+		}
 		return nil
 	case "xen":
 		if value != "yes" && value != "no" {
@@ -119,7 +128,7 @@ func (s *scenario) ask(word string) error {
 		return nil
 	case "suites":
 		for _, name := range sizes {
-			if _, err := suiteByName(name); err != nil {
+			if _, err := suiteByName(strings.TrimSuffix(name, ":full")); err != nil {
 				return err
 			}
 		}

@@ -2,8 +2,9 @@
 # lib.sh: what scenarios share. A scenario starts with ". /lab/lib.sh"; any
 # command that fails ends it.
 #
-# From the lab: LAB_SUITE, LAB_XEN (yes or no), LAB_DISKS (the empty disks),
-# LAB_RESULT (a folder that is brought back), LAB_TIME_FACTOR.
+# From the lab: LAB_SUITE, LAB_XEN (yes or no), LAB_DISKS (the empty disks), LAB_BOOT
+# (1, and one more after each lab_crash), LAB_RESULT (a folder that is brought back),
+# LAB_TIME_FACTOR.
 
 if [[ $- != *i* ]]; then
     set -euo pipefail
@@ -39,6 +40,29 @@ wait_for() {
 # lab_result KEY VALUE: add a field to the final JSON.
 lab_result() {
     printf '%s\t%s\n' "$1" "${2//[$'\t\n']/ }" >>"$LAB_RESULT/fields"
+}
+
+# lab_crash: the host goes down, as by a power failure: nobody is asked, nothing is
+# synced. It never returns; the scenario runs again from its beginning, with LAB_BOOT
+# one more (header: boots=N). Only what tells of this run is saved before: what was
+# acknowledged on the guests' consoles is what the judge asks for afterwards. Nothing
+# else may be: a sync could save what the crash is to lose.
+lab_crash() {
+    echo "the host goes down"
+    find "$LAB_RESULT" /var/log/xen -type f -exec sync {} +
+    echo "@lab@ crash" >/dev/console
+    sleep infinity
+}
+
+# lab_recover DOMAIN...: what a host does at boot after a crash, and what the lab keeps
+# in memory for each domain.
+lab_recover() {
+    local name
+    vgchange -q -a y
+    [ ! -e /dev/vg0/images ] || mount /dev/vg0/images /srv/images
+    for name; do
+        lab_nodes "$name"
+    done
 }
 
 # lab_vg [VG [N]]: make a volume group (vg0) on the Nth empty disk (1).
@@ -88,10 +112,20 @@ lab_domu() {
         echo 'on_reboot = "restart"'
         echo 'on_crash = "destroy"'
     } >"/etc/xen/$name.cfg"
-    # The guest keeps the number of its last acknowledged record outside its disks.
-    local node
+    lab_nodes "$name"
+}
+
+# lab_nodes NAME: the nodes in xenstore by which a guest is told, and where it keeps the
+# number of its last acknowledged record outside its disks: what its console knows of.
+lab_nodes() {
+    local name=$1 node value
     for node in acked acked-xvdb command result; do
-        xenstore-write "/lab/$name/$node" "$([[ $node != acked* ]] || echo 0)"
+        case $node in
+        acked) value=$(lab_records "$name") ;;
+        acked-*) value=$(lab_records "$name" "${node#acked-}") ;;
+        *) value='' ;;
+        esac
+        xenstore-write "/lab/$name/$node" "$value"
         xenstore-chmod "/lab/$name/$node" b0
     done
 }

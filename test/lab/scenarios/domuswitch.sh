@@ -1,6 +1,6 @@
 #!/bin/bash
 # domuswitch stops a real guest, moves its disks onto LVs, starts it there, and goes back when that fails
-# lab: suites=bookworm,trixie vg=2G time=900
+# lab: suites=bookworm,trixie:full vg=2G time=900
 . /lab/lib.sh
 
 # shows PATTERN: "show" prints a line that matches.

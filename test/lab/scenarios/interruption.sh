@@ -1,6 +1,6 @@
 #!/bin/bash
 # how long a DomU's own heartbeat is silent under each plan, and that nothing is lost
-# lab: vg=8G mem=5G time=1800
+# lab: suites=bookworm:full,trixie:full vg=8G mem=5G time=1800
 . /lab/lib.sh
 
 lost=0

@@ -1,6 +1,6 @@
 #!/bin/bash
 # domuswitch puts a writing guest onto other disks with no reboot, and back when that fails; a qcow2 guest by way of QEMU
-# lab: suites=bookworm,trixie vg=2G time=1500
+# lab: suites=bookworm,trixie:full vg=2G time=1500
 . /lab/lib.sh
 
 # refuses STATUS PATTERN COMMAND...: a command that must fail, and say why.
