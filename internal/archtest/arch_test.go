@@ -23,7 +23,7 @@ var floors = [][]string{
 	{"fault", "run"},
 	{"step", "units", "extent", "xlcfg", "mapping", "directio"},
 	{"journal", "blkdev", "loopdev", "mnt", "lvm", "dm", "host", "diskimg", "rsync", "mkfs", "treesum", "xl", "atomicfile", "md", "qmp", "udev"},
-	{"blockcopy", "snap"},
+	{"blockcopy", "snap", "fsmap", "changed"},
 	{"convert", "mirror"},
 	{"cli"},
 }
@@ -48,7 +48,7 @@ var only = map[string][]string{
 	"github.com/rogpeppe/go-internal":    {},
 	"github.com/google/go-cmp":           {},
 	"pgregory.net/rapid":                 {},
-	"github.com/u-root/u-root/pkg/uroot": {"cmd/imgconv", "cmd/mdmirror"},
+	"github.com/u-root/u-root/pkg/uroot": {"cmd/domuswitch", "cmd/imgconv", "cmd/mdmirror"},
 	"github.com/aymanbagabas/go-udiff":   {"cmd/domuswitch"},
 	"github.com/zeebo/xxh3":              {"lib/blockcopy", "lib/treesum"},
 	"golang.org/x/time":                  {"lib/blockcopy"},
@@ -85,6 +85,19 @@ func packages(t *testing.T) []pkg {
 
 func floorOf(name string) int {
 	return slices.IndexFunc(floors, func(f []string) bool { return slices.Contains(f, name) })
+}
+
+// A stranger looks for a package in ARCHITECTURE.md first.
+func TestEveryRoomIsOnTheMap(t *testing.T) {
+	text, err := os.ReadFile("../../ARCHITECTURE.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range slices.Concat(floors...) {
+		if !strings.Contains(string(text), "`lib/"+name+"`") {
+			t.Errorf("ARCHITECTURE.md has no room lib/%s", name)
+		}
+	}
 }
 
 func TestImportsGoDown(t *testing.T) {

@@ -12,7 +12,7 @@ func (i *Info) content(disk io.ReaderAt) error {
 	if i.Signature, err = FindSignature(disk, i.Size); err != nil {
 		return err
 	}
-	if i.Table, err = readTable(disk, i.Size); err != nil {
+	if i.Table, err = ReadTable(disk, i.Size); err != nil {
 		return err
 	}
 	switch {

@@ -82,7 +82,7 @@ func ProbeFile(f *os.File) (Info, error) {
 		return Info{}, fmt.Errorf("cannot read %s: %w", f.Name(), err)
 	}
 	info := Info{Path: f.Name(), FileSize: size, Kind: Unknown}
-	if info.Format, err = magic(f, size); err != nil {
+	if info.Format, err = Magic(f, size); err != nil {
 		return Info{}, fmt.Errorf("cannot read %s: %w", f.Name(), err)
 	}
 	var disk io.ReaderAt = f

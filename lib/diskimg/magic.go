@@ -6,9 +6,9 @@ import (
 	"os"
 )
 
-// magic is the format of the image by its first bytes, or for a VHD of fixed
-// size by its last sector; Raw if it has no magic of another.
-func magic(f *os.File, size int64) (Format, error) {
+// Magic is the format of the image of size bytes by its first bytes, or for a VHD
+// of fixed size by its last sector; Raw if it has no magic of another.
+func Magic(f *os.File, size int64) (Format, error) {
 	head, err := readAt(f, 0, sector)
 	if err != nil {
 		return "", err

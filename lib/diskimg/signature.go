@@ -28,12 +28,27 @@ func probes() []probe {
 // FindSignature is the signature on a disk or partition of size bytes, nil if
 // none is known. See libblkid's superblocks for the layouts.
 func FindSignature(r io.ReaderAt, size int64) (*Signature, error) {
+	all, err := FindSignatures(r, size)
+	if len(all) == 0 {
+		return nil, err
+	}
+	return all[0], err
+}
+
+// FindSignatures is every signature on a disk, the one that counts first: all
+// but one are left from an earlier use, or the disk is not what it seems.
+func FindSignatures(r io.ReaderAt, size int64) ([]*Signature, error) {
+	var all []*Signature
 	for _, p := range probes() {
-		if s, err := p(r, size); s != nil || err != nil {
-			return s, err
+		s, err := p(r, size)
+		if err != nil {
+			return nil, err
+		}
+		if s != nil {
+			all = append(all, s)
 		}
 	}
-	return nil, nil
+	return all, nil
 }
 
 // block reads exactly n bytes at off, nil if the disk does not reach so far.

@@ -49,7 +49,7 @@ func newSource(f *os.File, path, format string) (Source, error) {
 		return nil, fmt.Errorf("cannot read %s: %w", path, err)
 	}
 	info := Info{Path: path, FileSize: size}
-	if info.Format, err = magic(f, size); err != nil {
+	if info.Format, err = Magic(f, size); err != nil {
 		return nil, fmt.Errorf("cannot read %s: %w", path, err)
 	}
 	if err := CheckFormat(info, format); err != nil {

@@ -10,6 +10,8 @@ import (
 
 	"github.com/diskfs/go-diskfs/partition/gpt"
 	"github.com/diskfs/go-diskfs/partition/mbr"
+
+	"xenlvm/lib/extent"
 )
 
 // PartitionTable is what divides a disk.
@@ -18,6 +20,9 @@ type PartitionTable struct {
 	UUID       string // of the disk: a GUID, or the 8 hexadecimal digits of an MBR
 	SectorSize int    // that the table counts in: 512 or 4096
 	Partitions []Partition
+	// Own is where the table itself lies: they are its bytes whatever a
+	// partition that reaches over them says.
+	Own extent.Set
 	// FromBackup says that the first GPT was damaged and the one at the end
 	// of the disk was read.
 	FromBackup bool
@@ -38,10 +43,11 @@ type Partition struct {
 	Signature   *Signature // what it holds, nil if nothing is known
 }
 
-// readTable is the partition table of a disk of size bytes, nil if it has
+// ReadTable is the partition table of a disk of size bytes, nil if it has
 // none. A GPT counts only if the MBR has a 0xEE entry, as the kernel sees it:
-// without one it is left from before somebody made an MBR.
-func readTable(r io.ReaderAt, size int64) (*PartitionTable, error) {
+// without one it is left from before somebody made an MBR. The signatures of
+// the partitions are left to Probe.
+func ReadTable(r io.ReaderAt, size int64) (*PartitionTable, error) {
 	m, err := readMBR(r, size)
 	if err != nil || m == nil {
 		return nil, err
@@ -51,17 +57,18 @@ func readTable(r io.ReaderAt, size int64) (*PartitionTable, error) {
 		protective = protective || p.Type == mbr.GPTProtective
 	}
 	if !protective {
-		t := &PartitionTable{Type: "mbr", UUID: m.UUID(), SectorSize: sector}
+		t := &PartitionTable{Type: "mbr", UUID: m.UUID(), SectorSize: sector, Own: extent.Whole(sector)}
 		t.Damaged = t.fromMBR(r, size, m)
 		return t, nil
 	}
 	for _, logical := range []int{512, 4096} {
-		if !plausibleGPT(r, size, int64(logical)) {
+		own := plausibleGPT(r, size, int64(logical))
+		if own.Empty() {
 			continue
 		}
 		g, err := gpt.Read(&section{io.NewSectionReader(r, 0, size)}, logical, logical)
 		if err == nil {
-			t := &PartitionTable{Type: "gpt", UUID: g.GUID, SectorSize: logical, FromBackup: g.RecoveredFromBackup}
+			t := &PartitionTable{Type: "gpt", UUID: g.GUID, SectorSize: logical, Own: own.Union(extent.Whole(sector)), FromBackup: g.RecoveredFromBackup}
 			t.Damaged = t.fromGPT(g, size)
 			return t, nil
 		}
@@ -69,11 +76,12 @@ func readTable(r io.ReaderAt, size int64) (*PartitionTable, error) {
 	return &PartitionTable{Type: "gpt", Damaged: errors.New("both copies of the GPT are damaged")}, nil
 }
 
-// plausibleGPT reports whether go-diskfs may be let at a header at all: it
-// allocates what a header asks for and trusts the size of its entries.
-func plausibleGPT(r io.ReaderAt, size, logical int64) bool {
+// plausibleGPT is where the headers and entries of a GPT lie, empty if go-diskfs
+// may not be let at them at all: it allocates what a header asks for and trusts
+// the size of its entries.
+func plausibleGPT(r io.ReaderAt, size, logical int64) extent.Set {
 	last := (size/logical - 1) * logical
-	ok := false
+	var own extent.Set
 	for _, off := range []int64{logical, last} {
 		b, err := block(r, size, off, 92)
 		if err != nil || b == nil || string(b[:8]) != "EFI PART" {
@@ -82,11 +90,12 @@ func plausibleGPT(r io.ReaderAt, size, logical int64) bool {
 		first := binary.LittleEndian.Uint64(b[72:])
 		count, each := binary.LittleEndian.Uint32(b[80:]), binary.LittleEndian.Uint32(b[84:])
 		if each != 128 || count == 0 || count > 1024 || first < 2 || first > uint64(size/logical) {
-			return false
+			return extent.Set{}
 		}
-		ok = true
+		own.Add(off, logical)
+		own.Add(int64(first)*logical, int64(count)*int64(each))
 	}
-	return ok
+	return own.Clip(size)
 }
 
 func (t *PartitionTable) fromGPT(g *gpt.Table, size int64) error {
@@ -172,6 +181,7 @@ func (t *PartitionTable) logical(r io.ReaderAt, size, start, count int64, number
 			}
 			return 0, fmt.Errorf("the table of logical partitions is damaged at %d", ebr*sector)
 		}
+		t.Own.Add(ebr*sector, sector)
 		link := int64(0)
 		for i := range 2 {
 			e := b[446+16*i:][:16]
