@@ -58,6 +58,9 @@ func (t *target) open(src diskimg.Source, dry bool) error {
 			return fault.Refuse("cannot open %s: %w", t.path, err)
 		}
 		t.empty = info.Size() == 0
+		if err := t.raw(info.Size()); err != nil {
+			return err
+		}
 		return t.lock()
 	}
 	flag := os.O_RDWR
@@ -67,6 +70,16 @@ func (t *target) open(src diskimg.Source, dry bool) error {
 	t.device = true
 	t.f, err = blkdev.OpenExclusive(t.path, flag)
 	return err
+}
+
+// raw refuses a file that has a format of its own: raw bytes would end that image.
+func (t *target) raw(size int64) error {
+	format, err := diskimg.Magic(t.f, size)
+	if err != nil || format == diskimg.Raw {
+		return err
+	}
+	return fault.Hint(fault.Refuse("cannot copy to %s: it is a %s image, and what imgconv writes is raw", t.path, format),
+		"give a new name; qemu-img convert -f raw -O %s makes such an image of that", format)
 }
 
 // create opens the file that becomes path, emptied if a killed run left it.
