@@ -10,6 +10,7 @@ import (
 
 	"xenlvm/lib/blkdev"
 	"xenlvm/lib/cli"
+	"xenlvm/lib/convert"
 	"xenlvm/lib/diskimg"
 	"xenlvm/lib/fault"
 	"xenlvm/lib/journal"
@@ -31,6 +32,8 @@ type checker struct {
 	now    present
 	uses   []xl.Use  // of all domains
 	made   []xl.Disk // of a domain that an earlier run made, and that never ran
+	// volumes are those that this run makes, by path; they are not there yet.
+	volumes map[string]*convert.Disk
 }
 
 // move is one disk on its way to another device.
@@ -39,6 +42,7 @@ type move struct {
 	disk    xlcfg.Disk // as configured
 	dev     blkdev.Device
 	lv      lvm.LV          // that dev is, if it is one
+	absent  bool            // dev is a volume that this run makes
 	copied  *journal.Copied // the newest record of the copy of this disk onto this device, nil for none
 	live    *xl.Disk        // as it runs, nil if it does not
 	has     bool            // the domain runs on dev already
@@ -92,10 +96,12 @@ func (k *checker) find(ctx context.Context, m *move) error {
 	if m.disk, err = k.d.cfg.Disk(m.line.VDev); err != nil {
 		return refused(err)
 	}
-	if m.dev, err = k.c.stat(m.line.Destination); err != nil {
+	if d := k.volumes[m.line.Destination]; d != nil {
+		m.absent, m.lv = true, d.Dest.LV
+		m.dev = blkdev.Device{Path: d.Dest.Path, Size: units.Bytes(d.Info.Size), SectorSize: sectorOfQEMU}
+	} else if m.dev, err = k.c.stat(m.line.Destination); err != nil {
 		return refused(err)
-	}
-	if m.lv, err = volume(ctx, k.e.Runner, m.dev); err != nil {
+	} else if m.lv, err = volume(ctx, k.e.Runner, m.dev); err != nil {
 		return err
 	}
 	m.copied = k.d.copyOf(m.disk, func(c journal.Copied) bool {
@@ -188,7 +194,7 @@ func complete(path string, lv lvm.LV) error {
 		return nil
 	}
 	return fault.Hint(fault.Refuse("cannot use %s: the copy on it is not complete (tag %s)", path, lvm.TagIncomplete),
-		"run imgconv again; it goes on where it stopped")
+		"run imgconv again, or mdmirror finish where it is mirrored; they go on where they stopped")
 }
 
 // others: no other domain has the destination, now or from its next start on.
@@ -263,7 +269,7 @@ func (k *checker) running(_ context.Context, m *move) error {
 // the disk that it has left.
 func (k *checker) idle(_ context.Context, m *move) error {
 	switch {
-	case m.has, m.ours, slices.ContainsFunc(k.made, func(d xl.Disk) bool { return k.c.runs(d, m.line.Destination) }):
+	case m.has, m.ours, m.absent, slices.ContainsFunc(k.made, func(d xl.Disk) bool { return k.c.runs(d, m.line.Destination) }):
 		return nil
 	case m.above != nil:
 		return k.c.held(m.dev, *m.above)

@@ -11,6 +11,8 @@ import (
 	"path/filepath"
 	"time"
 
+	"github.com/u-root/u-root/pkg/uroot/unixflag"
+
 	"xenlvm/lib/atomicfile"
 	"xenlvm/lib/blkdev"
 	"xenlvm/lib/cli"
@@ -29,6 +31,7 @@ type command struct {
 	timeout                          time.Duration
 	offline, destroy, yes, overwrite bool
 	maxPause, limit                  string
+	to                               unixflag.StringArray
 
 	needRoot func(what string) error
 	bootID   func() string
@@ -42,7 +45,7 @@ type command struct {
 func newCommand() *command {
 	return &command{
 		needRoot: host.NeedRoot, bootID: journal.BootID, poll: 500 * time.Millisecond,
-		devices: devices{stat: blkdev.Stat, idle: dm.Idle, mirror: mirrorDevice, leads: leads, held: held, holds: holds},
+		devices: devices{stat: blkdev.Stat, idle: dm.Idle, mirror: mirrorDevice, leads: leads, held: held, filling: filling, holds: holds},
 		room:    room{tmpfs: "/dev/shm", free: host.Free, memory: host.MemoryAvailable},
 		socket:  func(domid int) string { return fmt.Sprintf("/var/run/xen/qmp-libxl-%d", domid) },
 	}
@@ -63,8 +66,8 @@ func (c *command) tool() cli.Tool {
 				Flags: []string{"config", "state-dir", "timeout", "xen-dir"}, Run: c.start},
 			{Name: "restart", Args: "DOMAIN VDEV=DEVICE... | -", Min: 1, Max: -1, Summary: "stop a domain and start it on other disks; a failure starts it on its old ones",
 				Flags: []string{"config", "destroy", "state-dir", "timeout", "xen-dir", "yes"}, Run: c.restart},
-			{Name: "live", Args: "DOMAIN VDEV=DEVICE... | -", Min: 1, Max: -1, Summary: "put a domain onto other disks without a reboot of its guest",
-				Flags: []string{"bwlimit", "config", "max-pause", "overwrite", "state-dir", "timeout", "xen-dir"}, Run: c.live},
+			{Name: "live", Args: "DOMAIN VDEV=DEVICE... | - | DOMAIN [VDEV...]", Min: 1, Max: -1, Summary: "put a domain onto other disks without a reboot of its guest; without devices, the images that QEMU serves onto volumes",
+				Flags: []string{"bwlimit", "config", "max-pause", "overwrite", "state-dir", "timeout", "to", "xen-dir"}, Run: c.live},
 			{Name: "revert", Args: "DOMAIN", Min: 1, Max: 1, Summary: "put the previous configuration back",
 				Flags: []string{"config", "offline", "overwrite", "state-dir", "xen-dir", "yes"}, Run: c.revert},
 		},
@@ -80,6 +83,7 @@ func (c *command) flags(fs *flag.FlagSet) {
 	fs.BoolVar(&c.overwrite, "overwrite", false, "revert: put the previous configuration back even if the present one was edited since; live: destroy what the destination of a disk on QEMU holds")
 	fs.StringVar(&c.stateDir, "state-dir", "", "keep journals and backups below `DIR` (default "+journal.DefaultDir+"; with --offline .xenlvm beside the configuration)")
 	fs.DurationVar(&c.timeout, "timeout", 2*time.Minute, "wait at most `TIME`; start --timeout 0 does not wait for the guest")
+	fs.Var(&c.to, "to", "where the images go that QEMU serves: `VG`, VDEV=VG or VDEV=VG/LV; repeatable. A volume that is missing is made")
 	fs.StringVar(&c.xenDir, "xen-dir", xl.ConfigDir, "look for configurations in `DIR` and DIR/auto")
 	fs.BoolVar(&c.yes, "yes", false, "revert: go back although the domain has run on its new disks; restart: onto devices that are not equal to its disks. What it wrote is lost to it")
 }

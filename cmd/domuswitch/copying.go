@@ -35,6 +35,8 @@ func (m *moving) mayCopy(mv *move) error {
 		return fault.Refuse("%s: it is a device of mdmirror, and QEMU serves the disk", what)
 	case mv.dev.SectorSize != sectorOfQEMU:
 		return fault.Refuse("%s: its sectors have %d bytes, those that the guest knows %d", what, mv.dev.SectorSize, sectorOfQEMU)
+	case mv.absent:
+		return nil
 	case mv.ours || m.c.overwrite:
 		mv.discard = true
 		return nil
@@ -81,7 +83,8 @@ func (m *moving) copyInQEMU(ctx context.Context) error {
 			return fault.BadUsage("cannot read --bwlimit %q: want a size a second, such as 50M", m.c.limit)
 		}
 	}
-	var plan, switches step.Plan
+	var going, there []*inQEMU // there: by a run that was killed behind the switch
+	plan, switches := m.making, step.Plan(nil)
 	for _, mv := range m.moves {
 		q := &inQEMU{moving: m, mv: mv, rate: int64(rate)}
 		if mv.has && !q.switchedOnly() {
@@ -90,24 +93,31 @@ func (m *moving) copyInQEMU(ctx context.Context) error {
 		if err := q.find(ctx); err != nil {
 			return refused(err)
 		}
-		if !mv.has {
-			plan = append(plan, q.copySteps()...)
+		if mv.has {
+			there = append(there, q)
+			continue
 		}
+		going = append(going, q)
+		plan = append(plan, q.copySteps()...)
 		switches = append(switches, q.switchStep())
 	}
-	if plan = append(plan, switches...); len(plan) == 0 && !m.changesFile() {
+	if len(going)+len(there) == 0 && !m.changesFile() {
 		m.e.Infof("nothing to do: %s runs on these disks", m.d.name)
 		return m.done()
 	}
 	m.e.Infof("%s will not pause: QEMU copies its disks and switches", m.d.name)
-	if err := m.e.Apply(ctx, plan); err != nil {
+	if err := m.takeUpSwitched(ctx, there, len(going) > 0); err != nil {
 		return err
+	}
+	if err := m.e.Apply(ctx, append(plan, switches...)); err != nil {
+		return m.stopped(ctx, going, err)
 	}
 	if !m.e.DryRun {
 		m.out.Pause, m.out.Expected = new(0.0), new(0.0)
 	}
 	m.out.Method = m.method
-	if err := m.settle(ctx, true); err != nil {
+	err := errors.Join(m.untag(ctx, going), m.settle(ctx, true))
+	if err = errors.Join(err, m.left); err != nil {
 		return err
 	}
 	m.out.Changed = true
@@ -121,6 +131,8 @@ type inQEMU struct {
 	disk  qmp.Disk
 	rate  int64
 	going bool // by a run that did not end
+	told  bool // QEMU was told to switch
+	lost  bool // and does not say which disk the guest is on
 }
 
 // switchedOnly: a run that was killed put the guest onto the copy, and did not
@@ -168,7 +180,7 @@ func (q *inQEMU) mirror(ctx context.Context, f func(context.Context, *qmp.Mirror
 func (q *inQEMU) copySteps() step.Plan {
 	var plan step.Plan
 	device := q.mv.line.Destination
-	if lv := q.mv.lv; lv.Name != "" && !lv.Tagged(lvm.TagIncomplete) {
+	if lv := q.mv.lv; q.making == nil && lv.Name != "" && !lv.Tagged(lvm.TagIncomplete) {
 		plan = append(plan, step.Command(q.e.Runner, "mark "+device+" as incomplete", lvm.Tag(lv.Spec(), lvm.TagIncomplete), run.Cmd{}))
 	}
 	return append(plan, step.Step{
@@ -197,8 +209,15 @@ func (q *inQEMU) start(ctx context.Context) error {
 		if err := q.cancel(ctx); err != nil {
 			return err
 		}
+		if q.mv.has {
+			return qmp.ErrSwitched
+		}
 	}
-	if err := errors.Join(q.unchanged(ctx), q.c.idle(q.mv.dev)); err != nil {
+	dev, err := q.c.stat(q.mv.line.Destination) // which may have been made just now
+	if err != nil {
+		return err
+	}
+	if err := errors.Join(q.unchanged(ctx), q.c.idle(dev)); err != nil {
 		return err
 	}
 	if err := q.d.journal.Append(journal.KindCopying, copying{Domain: q.now.Domain, Disk: q.disk, Device: q.mv.line.Destination}); err != nil {
@@ -228,41 +247,28 @@ func (q *inQEMU) wait(ctx context.Context) error {
 	}
 }
 
-// cancel leaves the guest on its image.
+// cancel leaves the guest on its image, unless it has left that.
 func (q *inQEMU) cancel(ctx context.Context) error {
+	if q.mv.has {
+		return nil
+	}
 	err := q.mirror(ctx, func(ctx context.Context, mi *qmp.Mirror) error { return mi.Cancel(ctx) })
-	if errors.Is(err, qmp.ErrSwitched) {
-		return fault.Hint(fault.With(fault.Left, err), "it stays there; run the same command again, and its configuration follows")
+	q.mv.has = errors.Is(err, qmp.ErrSwitched)
+	q.lost = err != nil && !q.mv.has && q.told
+	switch {
+	case q.mv.has:
+		q.keepVolume()
+		return nil
+	case q.lost:
+		q.keepVolume()
+		return fault.With(fault.Left, err)
 	}
 	return err
 }
 
-// switchStep puts the guest onto the copy.
-func (q *inQEMU) switchStep() step.Step {
-	mv, device := q.mv, q.mv.line.Destination
-	line := "# QEMU switches to " + device + " (job-complete)"
-	untag := lvm.Untag(mv.lv.Spec(), lvm.TagIncomplete)
-	if mv.lv.Name != "" {
-		line += "\n" + untag.Line()
+// keepVolume: what the guest is on, or may be, is never removed.
+func (q *inQEMU) keepVolume() {
+	if d := q.volumes[q.mv.line.Destination]; d != nil {
+		d.InUse = true
 	}
-	return step.Step{What: "switch disk " + mv.disk.VDev + " of " + q.d.name + " to " + device, Line: line, Do: func(ctx context.Context) error {
-		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), max(q.c.timeout, patience))
-		defer cancel()
-		if err := q.mirror(ctx, switchTo); err != nil {
-			return errors.Join(err, q.cancel(context.WithoutCancel(ctx)))
-		}
-		if mv.lv.Name == "" {
-			return nil
-		}
-		_, err := q.e.Runner.Run(ctx, untag)
-		return fault.With(fault.Left, fault.Hint(err, "%s", untag.Line()))
-	}}
-}
-
-// switchTo completes a mirror. A guest that never stops writing is held up for
-// that, where this QEMU can do so.
-func switchTo(ctx context.Context, mi *qmp.Mirror) error {
-	// Where that is refused, or the job has ended, Complete says what matters.
-	_ = mi.Converge(ctx)
-	return mi.Complete(ctx)
 }

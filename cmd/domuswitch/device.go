@@ -12,6 +12,7 @@ import (
 	"xenlvm/lib/dm"
 	"xenlvm/lib/fault"
 	"xenlvm/lib/loopdev"
+	"xenlvm/lib/mirror"
 	"xenlvm/lib/units"
 )
 
@@ -26,6 +27,8 @@ type devices struct {
 	leads func(upper blkdev.Device, path string) bool
 	// held is idle for a device that the one above it may use.
 	held func(dev, above blkdev.Device) error
+	// filling says how far a mirror is that has a volume, "" for one that has none.
+	filling func(mirror.Disk) (mirror.Phase, error)
 	// holds names what is on a device, "" for nothing.
 	holds func(path string) (string, error)
 }

@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"context"
+	"encoding/binary"
 	"encoding/json"
 	"errors"
 	"flag"
@@ -37,7 +38,7 @@ func TestMain(m *testing.M) {
 // FAKE_USER is set, whoever runs the tests, and in another boot if FAKE_BOOT is.
 func onFakeHost() *command {
 	c := newCommand()
-	c.devices = devices{stat: fakehost.Stat, idle: fakehost.Idle, mirror: fakehost.Mirror, leads: fakehost.Leads, held: fakehost.Held, holds: fakehost.Holds}
+	c.devices = devices{stat: fakehost.Stat, idle: fakehost.Idle, mirror: fakehost.Mirror, leads: fakehost.Leads, held: fakehost.Held, filling: fakehost.Filling, holds: fakehost.Holds}
 	c.tmpfs = filepath.Join(os.Getenv("WORK"), "shm")
 	c.free = func(_ context.Context, dir string) (units.Bytes, error) {
 		if dir == c.tmpfs {
@@ -84,7 +85,7 @@ func TestScripts(t *testing.T) {
 			return errors.Join(os.Mkdir(filepath.Join(e.WorkDir, "tmp"), 0o700), os.Mkdir(filepath.Join(e.WorkDir, "shm"), 0o700))
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
-			"expand": expand, "image": image, "crlf": crlf, "status": status, "nofile": nofile, "bulk": bulk, "record": record, "hold": hold,
+			"expand": expand, "image": image, "qcow2": qcow2, "crlf": crlf, "status": status, "nofile": nofile, "bulk": bulk, "record": record, "hold": hold,
 			"damage": damage, "fifo": fifo, "linksto": linksto, "until": until, "rewire": rewire, "meanwhile": meanwhile, "qemu": qemu,
 		},
 	})
@@ -109,6 +110,24 @@ func image(ts *testscript.TestScript, _ bool, args []string) {
 	ts.Check(os.Truncate(path, mib<<20))
 	stamp := time.Unix(1700000000, 0)
 	ts.Check(os.Chtimes(path, stamp, stamp))
+}
+
+// qcow2 FILE MIB: make what tells that a file is a qcow2 image of that size.
+func qcow2(ts *testscript.TestScript, _ bool, args []string) {
+	mib, err := strconv.ParseUint(args[1], 10, 64)
+	ts.Check(err)
+	head := make([]byte, 3<<16) // three clusters
+	copy(head, "QFI\xfb")
+	binary.BigEndian.PutUint32(head[4:], 2)
+	binary.BigEndian.PutUint32(head[20:], 16) // cluster bits
+	binary.BigEndian.PutUint64(head[24:], mib<<20)
+	binary.BigEndian.PutUint32(head[36:], 1) // entry of the L1 table, for 512 MiB
+	binary.BigEndian.PutUint64(head[40:], 1<<16)
+	binary.BigEndian.PutUint64(head[48:], 2<<16) // the reference counts
+	binary.BigEndian.PutUint32(head[56:], 1)
+	path := ts.MkAbs(args[0])
+	ts.Check(os.MkdirAll(filepath.Dir(path), 0o755))
+	ts.Check(os.WriteFile(path, head, 0o644))
 }
 
 // crlf FILE: end its lines as DOS does.

@@ -10,6 +10,7 @@ import (
 	"xenlvm/lib/fault"
 	"xenlvm/lib/journal"
 	"xenlvm/lib/run"
+	"xenlvm/lib/step"
 	"xenlvm/lib/units"
 	"xenlvm/lib/xl"
 	"xenlvm/lib/xlcfg"
@@ -27,6 +28,12 @@ func (c *command) live(ctx context.Context, e *cli.Env, args []string) error {
 	limit, err := seconds(c.maxPause)
 	if err != nil {
 		return err
+	}
+	if domain, vdevs, ok := onlyDisks(args); ok {
+		return c.toVolumes(ctx, e, domain, vdevs)
+	}
+	if len(c.to) > 0 {
+		return fault.BadUsage("--to says where images go that QEMU serves: want DOMAIN, and no device beside it")
 	}
 	s, release, err := c.begins(ctx, e, "live", args)
 	if err != nil {
@@ -66,6 +73,8 @@ type moving struct {
 	expected time.Duration
 	began    time.Time // of the pause; zero while the guest runs, or if it was not seen
 	up       *starting
+	making   step.Plan // of the volumes that QEMU copies to, nil where devices were named
+	left     error     // QEMU has switched, and something remains to be cleaned up
 
 	// What a run that did not end left: its record, and the domain that it has
 	// made, paused, nil for none.
@@ -205,7 +214,7 @@ func (m *moving) findRoom(ctx context.Context) error {
 	}
 	if room < need {
 		return fault.Hint(fault.Refuse("cannot move %s live: its memory takes %s, and there is not as much in this host's memory (%s) nor in %s (%s)", m.d.name, need, free, disk, room),
-			"name a larger place with --state-dir, or restart it: domuswitch restart %s ...", run.Quote(m.d.name))
+			"make room in %s, or let it restart: domuswitch restart %s, image-to-lv --plan mirror %[2]s", disk, run.Quote(m.d.name))
 	}
 	m.dir = m.d.journal.Dir
 	return nil

@@ -4,40 +4,49 @@ import (
 	"bufio"
 	"encoding/json"
 	"fmt"
+	"maps"
 	"net"
 	"os"
+	"path/filepath"
 	"slices"
 	"strconv"
+	"strings"
 	"sync"
 
 	"github.com/rogpeppe/go-internal/testscript"
 )
 
-// fakeQEMU is as much of a QEMU with one disk as lib/qmp asks for; what that does
-// with a real one, its own tests show.
+// fakeQEMU is as much of a QEMU as lib/qmp asks for; what that does with a real
+// one, its own tests show.
 type fakeQEMU struct {
 	mu    sync.Mutex
 	nodes map[string]map[string]any // by name
-	disk  string                    // the node that the guest's device is on
-	job   map[string]any            // nil for none
-	to    string                    // the node that the job copies to
-	looks int                       // at the job until it is ready
-	broke string                    // what the job fails with
+	disks map[string]string         // by vdev: the node that the guest's device is on
+	all   map[string]map[string]any // jobs, by id, which also is the node that one copies to
+	looks int                       // at the jobs until they are ready
+	broke string                    // what they fail with
 	log   string                    // file with the names of the commands
+	fails string                    // file with commands that fail, each a line: NAME [JOB]
 }
 
-// qemu DOMID FILE LOOKS [ERROR]: serve the domain's disk xvda, 256 MiB, from FILE
-// until the script ends. A copy is ready after it was looked at LOOKS times, or
-// fails with ERROR.
+// qemu DOMID FILE[,FILE] LOOKS [ERROR]: serve the domain's disks xvda and xvdb, 256
+// MiB each, from the files until the script ends. A copy is ready after it was
+// looked at LOOKS times, or fails with ERROR. Commands fail that are in the file
+// qmp-fails.
 func qemu(ts *testscript.TestScript, _ bool, args []string) {
 	looks, err := strconv.Atoi(args[2])
 	ts.Check(err)
-	q := &fakeQEMU{disk: "xvda-qcow2", looks: looks, log: ts.MkAbs("qmp-calls"), nodes: map[string]map[string]any{}}
+	q := &fakeQEMU{looks: looks, log: ts.MkAbs("qmp-calls"), fails: ts.MkAbs("qmp-fails"),
+		nodes: map[string]map[string]any{}, disks: map[string]string{}, all: map[string]map[string]any{}}
 	if len(args) > 3 {
 		q.broke = args[3]
 	}
-	q.add("xvda-qcow2", "qcow2", args[1])
-	q.add("xvda-file", "file", args[1])
+	for i, file := range strings.Split(args[1], ",") {
+		vdev := "xvd" + string(rune('a'+i))
+		q.disks[vdev] = vdev + "-qcow2"
+		q.add(vdev+"-qcow2", "qcow2", file)
+		q.add(vdev+"-file", "file", file)
+	}
 	l, err := net.Listen("unix", ts.MkAbs("qmp-"+args[0]))
 	ts.Check(err)
 	ts.Defer(func() { l.Close() })
@@ -95,13 +104,21 @@ func (q *fakeQEMU) execute(command string, args map[string]any) (value any, fail
 	}
 	fmt.Fprint(log, command, " ")
 	log.Close()
+	id, _ := args["id"].(string)
+	if fails, err := os.ReadFile(q.fails); err == nil && slices.Contains(strings.Split(string(fails), "\n"), strings.TrimSpace(command+" "+id)) {
+		return nil, command + " does not work"
+	}
 	switch command {
 	case "qmp_capabilities", "block-job-change":
 		return nothing, ""
 	case "query-block":
-		return []any{map[string]any{"qdev": "/machine/xvda", "inserted": q.nodes[q.disk]}}, ""
+		all := []any{}
+		for vdev, node := range q.disks {
+			all = append(all, map[string]any{"qdev": "/machine/" + vdev, "inserted": q.nodes[node]})
+		}
+		return all, ""
 	case "qom-get":
-		return map[string]string{"type": "xen-disk", "vdev": "xvda"}[args["property"].(string)], ""
+		return map[string]string{"type": "xen-disk", "vdev": filepath.Base(args["path"].(string))}[args["property"].(string)], ""
 	case "query-named-block-nodes":
 		all := []any{}
 		for _, n := range q.nodes {
@@ -116,39 +133,43 @@ func (q *fakeQEMU) execute(command string, args map[string]any) (value any, fail
 	case "blockdev-del":
 		delete(q.nodes, args["node-name"].(string))
 		delete(q.nodes, args["node-name"].(string)+"-file")
-		if args["node-name"] == "xvda-qcow2" {
-			delete(q.nodes, "xvda-file")
+		if vdev, ok := strings.CutSuffix(args["node-name"].(string), "-qcow2"); ok {
+			delete(q.nodes, vdev+"-file")
 		}
 		return nothing, ""
 	case "blockdev-mirror":
-		q.to = args["target"].(string)
-		q.job = map[string]any{"id": args["job-id"], "status": "running", "current-progress": 0, "total-progress": 256 << 20}
+		q.all[args["job-id"].(string)] = map[string]any{"id": args["job-id"], "status": "running", "current-progress": 0, "total-progress": 256 << 20}
 		return nothing, ""
 	case "query-jobs":
 		return q.jobs(), ""
 	case "job-complete":
-		q.disk = q.to
-		q.job["status"] = "concluded"
+		vdev, _ := strings.CutPrefix(id, "xenlvm-")
+		q.disks[vdev] = id
+		q.all[id]["status"] = "concluded"
 		return nothing, ""
 	case "job-cancel":
-		q.job["status"] = "concluded"
+		q.all[id]["status"] = "concluded"
 		return nothing, ""
 	case "job-dismiss":
-		q.job = nil
+		delete(q.all, id)
 		return nothing, ""
 	}
 	return nil, "The command " + command + " has not been found"
 }
 
 func (q *fakeQEMU) jobs() []any {
-	if q.job == nil {
-		return []any{}
+	jobs := []any{}
+	if len(q.all) > 0 {
+		q.looks--
 	}
-	if q.looks--; q.looks <= 0 && q.job["status"] == "running" {
-		q.job["status"] = "ready"
-		if q.broke != "" {
-			q.job["status"], q.job["error"] = "concluded", q.broke
+	for _, job := range q.all {
+		if q.looks <= 0 && job["status"] == "running" {
+			job["status"] = "ready"
+			if q.broke != "" {
+				job["status"], job["error"] = "concluded", q.broke
+			}
 		}
+		jobs = append(jobs, maps.Clone(job))
 	}
-	return slices.Clone([]any{q.job})
+	return jobs
 }

@@ -29,6 +29,11 @@ func (c *command) restart(ctx context.Context, e *cli.Env, args []string) error 
 	if err := s.prepare(ctx, s.mayRestart); err != nil {
 		return err
 	}
+	if !s.now.up {
+		if err := c.notBeside(s.d, s.next); err != nil {
+			return err
+		}
+	}
 	s.out.Method = "restart"
 	if s.now.up && s.there() {
 		return s.already(ctx)

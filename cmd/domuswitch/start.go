@@ -36,6 +36,9 @@ func (c *command) start(ctx context.Context, e *cli.Env, args []string) error {
 		e.Infof("nothing to do: %s runs on the disks of %s", d.name, d.file.Path)
 		return emitState(e, d.name, string(now.State), false)
 	}
+	if err := c.notBeside(d, d.disks); err != nil {
+		return err
+	}
 	for _, k := range d.disks {
 		dev, err := c.stat(k.Target)
 		if err != nil {

@@ -25,6 +25,8 @@ type suspension struct {
 	Domain xl.Domain `json:"domain"`
 	Disks  []xl.Disk `json:"disks"`
 	Dir    string    `json:"dir,omitempty"` // with its memory; "" for a migration
+
+	successor int // number of the domain that was let run, or was about to be
 }
 
 func (p *suspension) memory() string { return filepath.Join(p.Dir, "memory") }
@@ -61,11 +63,27 @@ func (d *domain) suspension() (p *suspension, over bool) {
 			}
 		case journal.KindStarting:
 			over = true
+			var dom xl.Domain
+			if p != nil && json.Unmarshal(r.Data, &dom) == nil {
+				p.successor = dom.ID
+			}
 		case journal.KindStartUndone:
 			over = false
 		}
 	}
 	return p, over
+}
+
+// made says whether a domain can be the one that the run has made and not let run
+// yet. An operator may have made it, too, long after the run was through.
+func (p *suspension) made(dom xl.Domain, over bool) bool {
+	switch {
+	case dom.ID == p.Domain.ID || dom.State != xl.Paused:
+		return false
+	case over:
+		return dom.ID == p.successor
+	}
+	return p.Dir == "" || p.saved()
 }
 
 // notSuspended refuses to start anew what lies in a file.
@@ -91,7 +109,7 @@ func (m *moving) takeUp() error {
 		return fault.Hint(fault.Refuse("cannot move %s live: it is not running", m.d.name), "start it on other disks: domuswitch restart %s ...", run.Quote(m.d.name))
 	case !m.now.up:
 		m.e.Infof("going on with what a run that did not end has begun: the memory of %s is in %s", m.d.name, p.memory())
-	case p != nil && dom.ID != p.Domain.ID && dom.State == xl.Paused && m.untouched():
+	case p != nil && p.made(dom, over) && m.untouched():
 		m.e.Infof("going on with what a run that did not end has begun: %s is there, paused", m.d.name)
 		m.halfMade, m.made = &dom, m.now.disks
 	case dom.State != xl.Running:

@@ -48,11 +48,16 @@ func (c *command) begins(ctx context.Context, e *cli.Env, verb string, args []st
 	if len(asked) > 1 {
 		return nil, nil, fault.Refuse("cannot %s %s and %s: one domain at a time", verb, asked[0].domain, asked[1].domain)
 	}
-	d, release, err := c.begin(e, verb, asked[0].domain)
+	return c.take(ctx, e, verb, asked[0])
+}
+
+// take takes the domain for a verb.
+func (c *command) take(ctx context.Context, e *cli.Env, verb string, asked request) (s *switching, release func(), err error) {
+	d, release, err := c.begin(e, verb, asked.domain)
 	if err != nil {
 		return nil, nil, err
 	}
-	s = &switching{checker: &checker{c: c, e: e, d: d, byHand: asked[0].byHand}, lines: asked[0].lines}
+	s = &switching{checker: &checker{c: c, e: e, d: d, byHand: asked.byHand}, lines: asked.lines}
 	if s.now, err = c.look(ctx, e, d.name); err != nil {
 		release()
 		return nil, nil, err
@@ -64,7 +69,7 @@ func (c *command) begins(ctx context.Context, e *cli.Env, verb string, args []st
 // whether a move keeps the guest's data.
 func (s *switching) prepare(ctx context.Context, may func(context.Context, *move) error) error {
 	var err error
-	if s.moves, err = s.each(ctx, s.lines, s.find, may, s.destination, s.others, s.idle); err != nil {
+	if s.moves, err = s.each(ctx, s.lines, s.find, s.wroteBeside, may, s.destination, s.others, s.idle); err != nil {
 		return err
 	}
 	if err := s.configure(); err != nil {

@@ -2,6 +2,7 @@ package fakehost
 
 import (
 	"cmp"
+	"errors"
 	"fmt"
 	"maps"
 	"path/filepath"
@@ -11,6 +12,7 @@ import (
 	"xenlvm/lib/blkdev"
 	"xenlvm/lib/dm"
 	"xenlvm/lib/fault"
+	"xenlvm/lib/mirror"
 	"xenlvm/lib/units"
 )
 
@@ -61,6 +63,15 @@ func Mirror(n blkdev.Number) (dm.Device, bool, error) {
 		table = fmt.Sprintf("0 1 linear %s 0", s.Devices[d.On[0]].number())
 	}
 	return dm.Device{Name: filepath.Base(path), UUID: d.DM, Number: n, Table: table}, true, nil
+}
+
+// Filling says how far a mirror is that has a volume.
+func Filling(d mirror.Disk) (mirror.Phase, error) {
+	s, err := Load()
+	if err != nil || s.Devices[d.Path()] == nil {
+		return "", err
+	}
+	return s.Devices[d.Path()].Phase, nil
 }
 
 // Leads says whether a device is built on what is at a path, or is it.
@@ -115,19 +126,22 @@ func Idle(dev blkdev.Device) error {
 	return nil
 }
 
-// lvs reports the volume that a selection by device number picks.
+// lvs reports the volume that a selection by device number, or by its names, picks.
 func lvs(c *Call) error {
 	if len(c.Args) != 10 || strings.Join(c.Args[:7], " ") != "--reportformat json --units b --nosuffix --binary -o" || c.Args[8] != "-S" {
 		return c.unknown()
 	}
 	var major, minor uint32
-	if n, err := fmt.Sscanf(c.Args[9], "lv_kernel_major=%d && lv_kernel_minor=%d", &major, &minor); n != 2 || err != nil {
-		return c.unknown()
+	var vgName, lvName string
+	if n, _ := fmt.Sscanf(c.Args[9], "lv_kernel_major=%d && lv_kernel_minor=%d", &major, &minor); n != 2 {
+		if n, err := fmt.Sscanf(c.Args[9], "vg_name=%q && lv_name=%q", &vgName, &lvName); n != 2 || err != nil {
+			return c.unknown()
+		}
 	}
 	var rows []string
 	for path, d := range c.State.Devices {
 		vg, lv, ok := strings.Cut(d.LV, "/")
-		if !ok || d.Major != major || d.Minor != minor {
+		if !ok || vgName == "" && (d.Major != major || d.Minor != minor) || vgName != "" && (vg != vgName || lv != lvName) {
 			continue
 		}
 		rows = append(rows, fmt.Sprintf(`{"vg_name":%q, "lv_name":%q, "lv_uuid":%q, "lv_path":%q, "lv_size":"%d", "lv_tags":%q, "lv_kernel_major":"%d", "lv_kernel_minor":"%d", "lv_active":"active"}`,
@@ -142,6 +156,9 @@ func lvchange(c *Call) error {
 	if len(c.Args) != 3 || c.Args[0] != "--addtag" && c.Args[0] != "--deltag" {
 		return c.unknown()
 	}
+	if c.State.UntagSays != "" && c.Args[0] == "--deltag" {
+		return errors.New(c.State.UntagSays)
+	}
 	for _, d := range c.State.Devices {
 		if d.LV != c.Args[2] {
 			continue
@@ -153,4 +170,59 @@ func lvchange(c *Call) error {
 		return nil
 	}
 	return fmt.Errorf("  Failed to find logical volume \"%s\"", c.Args[2])
+}
+
+// vgs reports a volume group, whose extents are of 4 MiB.
+func vgs(c *Call) error {
+	var name string
+	if len(c.Args) != 9 || strings.Join(c.Args[:6], " ") != "--reportformat json --units b --nosuffix -o" || c.Args[7] != "-S" {
+		return c.unknown()
+	}
+	if n, err := fmt.Sscanf(c.Args[8], "vg_name=%q", &name); n != 1 || err != nil {
+		return c.unknown()
+	}
+	row := ""
+	if free, ok := c.State.VGs[name]; ok {
+		row = fmt.Sprintf(`{"vg_name":%q, "vg_size":"%d", "vg_free":"%d", "vg_extent_size":"4194304"}`, name, free, free)
+	}
+	fmt.Fprintf(&c.Stdout, `{"report":[{"vg":[%s]}]}`+"\n", row)
+	return nil
+}
+
+// lvcreate knows: --yes --wipesignatures y --name LV --size BYTESb [--addtag TAG]... VG
+func lvcreate(c *Call) error {
+	n := len(c.Args)
+	if n < 8 || strings.Join(c.Args[:4], " ") != "--yes --wipesignatures y --name" || c.Args[5] != "--size" || n%2 != 0 {
+		return c.unknown()
+	}
+	vg := c.Args[n-1]
+	d := &Device{LV: vg + "/" + c.Args[4], UUID: "made", Major: 253, Minor: 100 + uint32(len(c.State.Devices))}
+	if _, err := fmt.Sscanf(c.Args[6], "%db", &d.Size); err != nil {
+		return c.unknown()
+	}
+	for i := 7; i < n-1; i += 2 {
+		if c.Args[i] != "--addtag" {
+			return c.unknown()
+		}
+		d.Tags = append(d.Tags, c.Args[i+1])
+	}
+	if c.State.Devices == nil {
+		c.State.Devices = map[string]*Device{}
+	}
+	c.State.Devices["/dev/"+d.LV] = d
+	return nil
+}
+
+// lvremove knows: --yes VG/LV.
+func lvremove(c *Call) error {
+	if len(c.Args) != 2 || c.Args[0] != "--yes" {
+		return c.unknown()
+	}
+	for path, d := range c.State.Devices {
+		if d.LV == c.Args[1] {
+			delete(c.State.Devices, path)
+			return nil
+		}
+	}
+	return fmt.Errorf("  Failed to find logical volume \"%s\"", c.Args[1])
 }

@@ -20,6 +20,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"xenlvm/lib/mirror"
 	"xenlvm/lib/run"
 )
 
@@ -28,7 +29,10 @@ type State struct {
 	Domains []*Domain          `json:"domains"`
 	LastID  int                `json:"last_id"`
 	Devices map[string]*Device `json:"devices"` // by path; block devices
+	VGs     map[string]int64   `json:"vgs"`     // what is free, in bytes
 	Xl      XlBehaviour        `json:"xl"`
+
+	UntagSays string `json:"untag_says"` // lvchange --deltag fails with this
 }
 
 // Device is a block device. One with an LV is a logical volume.
@@ -41,10 +45,11 @@ type Device struct {
 	Tags  []string `json:"tags"`
 	Used  string   `json:"used"` // how this host uses it: "mounted on /mnt"
 
-	Sector int      `json:"sector"` // bytes, 512 if 0
-	DM     string   `json:"dm"`     // UUID of a device of device-mapper that is no LV
-	On     []string `json:"on"`     // what it is built on: devices, or the image of a loop device
-	Holds  string   `json:"holds"`  // what is on it
+	Sector int          `json:"sector"` // bytes, 512 if 0
+	DM     string       `json:"dm"`     // UUID of a device of device-mapper that is no LV
+	Phase  mirror.Phase `json:"phase"`  // of the mirror that it is the device of, "" without a volume
+	On     []string     `json:"on"`     // what it is built on: devices, or the image of a loop device
+	Holds  string       `json:"holds"`  // what is on it
 }
 
 // Call is one call of a fake. Its output is printed after the state was written.
@@ -71,7 +76,8 @@ func (s says) Error() string { return string(s) }
 
 // Commands are all fakes, for testscript.Main.
 func Commands() map[string]func() {
-	fakes := map[string]fake{"xl": xl, "xenstore-ls": xenstoreLs, "xenstore-read": xenstoreRead, "lvs": lvs, "lvchange": lvchange}
+	fakes := map[string]fake{"xl": xl, "xenstore-ls": xenstoreLs, "xenstore-read": xenstoreRead, "lvs": lvs, "lvchange": lvchange,
+		"vgs": vgs, "lvcreate": lvcreate, "lvremove": lvremove}
 	commands := map[string]func(){}
 	for name, f := range fakes {
 		commands[name] = func() { os.Exit(play(name, f)) }

@@ -14,10 +14,10 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// TestMain is imgconv, domuswitch or sleep when it is called by that name.
+// TestMain is imgconv, mdmirror, domuswitch or sleep when it is called by that name.
 func TestMain(m *testing.M) {
 	switch filepath.Base(os.Args[0]) {
-	case "imgconv", "domuswitch":
+	case "imgconv", "mdmirror", "domuswitch":
 		os.Exit(play(os.Args[1:]))
 	case "sleep": // nobody waits in a test
 	default:
@@ -45,7 +45,7 @@ func load(dir string) (host, error) {
 type program struct {
 	dir     string
 	host    host
-	step    string // copy, final, or the verb of domuswitch; plan and check: dry runs
+	step    string // copy, final, or the verb of another program; plan and check: dry runs; qemu: live without devices
 	apart   bool   // it has a session of its own
 	signals chan os.Signal
 }
@@ -65,8 +65,17 @@ func play(args []string) int {
 		return p.fail(err)
 	}
 	p.step = stepOf(args)
-	if p.step == "show" {
+	switch p.step {
+	case "show":
 		return p.show()
+	case "status":
+		if act, err := p.act(); act == "absent" && err == nil { // in the journal only
+			fmt.Print(sign + "absent\n")
+		}
+		if p.host.Disks == "mirrors" {
+			fmt.Print(sign + "in_sync\n")
+		}
+		return 0
 	}
 	if err := p.record(args); err != nil {
 		return p.fail(err)
@@ -94,6 +103,11 @@ func stepOf(args []string) string {
 	switch {
 	case slices.Contains(args, "--dry-run") && args[0] == "apply":
 		return "check"
+	case args[0] == "live" && !slices.Contains(args, "-"):
+		if slices.Contains(args, "--dry-run") {
+			return "qemu plan"
+		}
+		return "qemu"
 	case slices.Contains(args, "--dry-run"):
 		return "plan"
 	case !slices.Contains(args, "--snapshot"):
@@ -110,7 +124,7 @@ func (p *program) record(args []string) error {
 	if p.step == "start" {
 		call += " on " + p.host.Disks
 	}
-	for _, f := range []string{"--config=/x.cfg", "--timeout=9s"} {
+	for _, f := range []string{"--config=/x.cfg", "--timeout=9s", "--max-pause=5", "--bwlimit=1M", "--overwrite", "--to=vg0"} {
 		if name, _, _ := strings.Cut(f, "="); slices.Contains(args, f) {
 			call += " " + name
 		}
@@ -206,6 +220,28 @@ func (p *program) work() int {
 	case "stop":
 		p.host.State = "stopped"
 	case "apply":
+		p.host.Disks = "lvs"
+		fmt.Print(moved)
+	case "qemu plan":
+		if p.host.Disks == "qcow2" {
+			fmt.Print(dry)
+		}
+	case "qemu":
+		if p.host.Disks == "qcow2" {
+			p.host.Disks = "lvs"
+			fmt.Print(moved)
+		}
+	case "build", "add":
+		fmt.Print(sign + "mirrored\n")
+	case "wait":
+		fmt.Print(sign + "synced\n")
+	case "restart", "live":
+		p.host.Disks = "mirrors"
+	case "abort":
+		if p.host.Disks == "mirrors" {
+			p.host.Disks = "images"
+		}
+	case "finish":
 		p.host.Disks = "lvs"
 		fmt.Print(moved)
 	case "revert":

@@ -27,6 +27,7 @@ type job struct {
 	end    host
 	says   string
 	not    string // and does not say
+	prints string // on standard output, where that does not follow from the calls
 }
 
 const (
@@ -40,6 +41,8 @@ var (
 	up   = host{"running", "images"}
 	down = host{"stopped", "images"}
 	done = host{"running", "lvs"}
+	qcow = host{"running", "qcow2"}
+	onto = host{"running", "mirrors"}
 )
 
 var jobs = map[string]job{
@@ -108,6 +111,32 @@ var jobs = map[string]job{
 	"apply and hangup": {host: up, noOne: true, on: "apply=hangup start=hangup", status: 130, calls: untilApply + again, end: up},
 	"start and hangup": {host: up, noOne: true, on: "start=hangup start=hangup revert=hangup", status: 130,
 		calls: untilApply + "start on lvs, revert apart, " + again, end: up},
+
+	// By mirrors.
+	"mirror":         {args: "--plan mirror --to vg0", host: up, calls: "build --to, restart, add --to, wait, finish", end: done, prints: moved},
+	"live":           {args: "--plan live --to vg0 --max-pause 5", host: up, calls: "qemu --max-pause --to, build --to, live --max-pause, add --to, wait, finish", end: done, prints: moved},
+	"live prepare":   {args: "--plan live --prepare", host: up, calls: "qemu plan, build, live, add, wait", end: onto, prints: sign + "synced\n", says: "prepared"},
+	"live cutover":   {args: "--plan live --cutover", host: onto, calls: "finish", end: done, prints: moved},
+	"live dry run":   {args: "--plan live --dry-run", host: up, calls: "qemu plan, plan", end: up, prints: dry},
+	"live fails":     {args: "--plan live", host: up, on: "live=fail", status: 1, calls: "qemu, build, live, abort apart", end: up},
+	"after a boot":   {args: "--plan live", host: up, on: "status=absent live=refused", status: 3, calls: "qemu, build, live, abort apart", end: up},
+	"cutover dry":    {args: "--plan live --cutover --dry-run", host: onto, calls: "plan", end: onto, prints: dry},
+	"cutover, to":    {args: "--plan live --cutover --to vg0", host: onto, status: 2, end: onto, says: "takes no --prepare, --to and --overwrite"},
+	"cutover, again": {args: "--plan live --cutover --prepare", host: onto, status: 2, end: onto, says: "takes no --prepare, --to and --overwrite"},
+	"mirror, pause":  {args: "--plan mirror --max-pause 5", host: up, status: 2, end: up, says: "--max-pause is for the plans live and auto"},
+	"auto":           {args: "--plan auto", host: up, on: "live=refused", calls: "qemu, build, live, restart, add, wait, finish", end: done, prints: moved, says: "live is refused"},
+	"mirror of QEMU": {args: "--plan mirror", host: qcow, on: "build=refused", status: 3, calls: "build, abort apart", end: qcow},
+
+	// What QEMU serves, it moves itself.
+	"QEMU": {args: "--plan live --to vg0 --overwrite --bwlimit 1M --max-pause 5 --config /x.cfg --timeout 9s", host: qcow,
+		calls: "qemu --config --timeout --max-pause --bwlimit --overwrite --to", end: done, prints: moved, says: "vm3 runs on its new disks"},
+	"QEMU, auto":         {args: "--plan auto", host: qcow, calls: "qemu", end: done, prints: moved},
+	"QEMU, dry run":      {args: "--plan live --dry-run", host: qcow, calls: "qemu plan", end: qcow, prints: dry},
+	"QEMU, prepare":      {args: "--plan live --prepare", host: qcow, status: 3, calls: "qemu plan", end: qcow, says: "leave --prepare out"},
+	"QEMU, refused":      {args: "--plan auto", host: qcow, on: "qemu=refused", status: 3, calls: "qemu", end: qcow},
+	"QEMU, fails":        {args: "--plan live", host: qcow, on: "qemu=fail", status: 1, calls: "qemu", end: qcow},
+	"QEMU, interrupted":  {args: "--plan live", host: qcow, on: "qemu=hangup", status: 130, calls: "qemu", end: qcow},
+	"QEMU, nobody reads": {args: "--plan live", host: qcow, noOne: true, calls: "qemu", end: done, prints: moved},
 }
 
 func TestImageToLV(t *testing.T) {
@@ -170,6 +199,9 @@ func (j job) run(t *testing.T, shell, script string) {
 	case j.args == "--prepare" && j.status == 0:
 		want = sign + "copied\n"
 	}
+	if j.prints != "" {
+		want = j.prints
+	}
 	if j.not != "" && strings.Contains(stderr.String(), j.not) {
 		t.Errorf("it says %q", j.not)
 	}
@@ -191,7 +223,7 @@ func programs(t *testing.T) string {
 		t.Fatal(err)
 	}
 	bin := t.TempDir()
-	for _, name := range []string{"imgconv", "domuswitch", "sleep"} {
+	for _, name := range []string{"imgconv", "mdmirror", "domuswitch", "sleep"} {
 		if err := os.Symlink(self, filepath.Join(bin, name)); err != nil {
 			t.Fatal(err)
 		}

@@ -33,7 +33,8 @@ const RunDir = "/run/xenlvm/domain"
 // Method is how a disk is copied.
 type Method string
 
-// The methods. Auto chooses between the others.
+// The methods of a snapshot; others have Mirror and QEMU. Auto chooses between the
+// others here.
 const (
 	Auto   Method = "auto"
 	Files  Method = "files"
@@ -82,6 +83,7 @@ type Disk struct {
 	Why    string // this method
 	Dest   Destination
 	Result Result
+	InUse  bool // somebody runs on the destination, or may: its creation is not taken back
 
 	wholeSeconds bool // one of the file systems stores no fractions of them
 	keepFS       bool // the file system on the destination is copied into, not made anew

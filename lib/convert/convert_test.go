@@ -104,6 +104,17 @@ func TestChooseMethod(t *testing.T) {
 	}
 }
 
+func TestOnlyMethodsOfASnapshotAreKept(t *testing.T) {
+	for recorded, want := range map[Method]Method{Files: Files, Blocks: Blocks, Mirror: Blocks, QEMU: Blocks} {
+		info := diskimg.Info{Kind: diskimg.Filesystem, Format: diskimg.Raw, Size: 1 << 30, Signature: &diskimg.Signature{Type: "ext4"}}
+		d := &Disk{VDev: "xvda", Image: "/i", Format: "raw", Info: info, past: past{destination: "vg0/a", method: recorded},
+			Dest: Destination{Exists: true, Ours: true, LV: lvm.LV{VG: "vg0", Name: "a", Size: 1 << 30}, Info: diskimg.Info{Kind: diskimg.Blank}}}
+		if err := (&Conversion{o: Options{Method: Auto}}).chooseMethod(d); err != nil || d.Method != want {
+			t.Errorf("after a run by %s: %s, %v; want %s", recorded, d.Method, err, want)
+		}
+	}
+}
+
 // One disk that goes by files is what --method files asks for; none is not.
 func TestFilesForNone(t *testing.T) {
 	for _, tt := range []struct {

@@ -125,6 +125,9 @@ func (c *Conversion) checkExisting(d *Disk) error {
 	case lv.UUID == d.Origin.UUID:
 		return fault.Refuse("cannot copy to %s: it holds the image itself", lv.Spec())
 	}
+	if c.o.Method == QEMU {
+		return nil // see Place
+	}
 	dev, err := blkdev.Stat(d.Dest.Path)
 	if err != nil {
 		return err

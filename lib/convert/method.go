@@ -27,8 +27,8 @@ func fsType(i diskimg.Info) string {
 // chooseMethod chooses how to copy d, and refuses what the method cannot do.
 func (c *Conversion) chooseMethod(d *Disk) error {
 	var recorded Method
-	if d.Dest.Exists && d.Dest.Ours && d.past.destination == d.Dest.LV.Spec() {
-		recorded = d.past.method
+	if m := d.past.method; (m == Files || m == Blocks) && d.Dest.Exists && d.Dest.Ours && d.past.destination == d.Dest.LV.Spec() {
+		recorded = m
 	}
 	switch {
 	case c.o.Method == Files && fileless(d):
@@ -95,7 +95,7 @@ func describe(i diskimg.Info) string {
 func (c *Conversion) checkBlocks(d *Disk) error {
 	if size := units.Bytes(d.Info.Size); d.Dest.Exists && d.Dest.LV.Size < size {
 		err := fault.Refuse("cannot copy %s to %s block by block: the image is %d bytes, the volume only %d", d.Image, d.Dest.LV.Spec(), size, d.Dest.LV.Size)
-		if fsType(d.Info) != "" {
+		if d.Method != Mirror && fsType(d.Info) != "" {
 			err = fault.Hint(err, "or make a smaller file system on it and use --method files")
 		}
 		return fault.Hint(err, "lvextend --size %db %s", size, d.Dest.LV.Spec())

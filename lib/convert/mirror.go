@@ -45,7 +45,7 @@ func PrepareMirror(ctx context.Context, r run.Runner, rep Reporter, j *journal.J
 		d.Method, d.Why = Mirror, "asked for"
 		if d.Format != string(diskimg.Raw) {
 			return nil, fault.Hint(fault.Refuse("cannot mirror disk %s of %s: %s is a %s image, which only QEMU can read", d.VDev, o.Domain, d.Image, d.Format),
-				"QEMU itself moves it without a pause: domuswitch live %s %s=/dev/VG/LV", run.Quote(o.Domain), d.VDev)
+				"QEMU itself moves it, while the domain runs and without a pause: domuswitch live --to VG %s", run.Quote(o.Domain))
 		}
 	}
 	if destinations && len(c.Disks) > 0 {

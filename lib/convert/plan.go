@@ -91,7 +91,15 @@ func (c *Conversion) planDestination(d *Disk) step.Plan {
 		Do:   func(context.Context) error { return c.journal.Append(journal.KindDestination, d.chosen()) },
 	}}
 	if !d.Dest.Exists {
-		return append(plan, c.creation(lv, units.Bytes(d.Info.Size)))
+		create := c.creation(lv, units.Bytes(d.Info.Size))
+		undo := create.Undo
+		create.Undo = func(ctx context.Context) error {
+			if d.InUse {
+				return nil
+			}
+			return undo(ctx)
+		}
+		return append(plan, create)
 	}
 	for _, tag := range []string{lvm.TagIncomplete, domain} {
 		if !lv.Tagged(tag) {

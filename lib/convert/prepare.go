@@ -185,7 +185,7 @@ func (c *Conversion) findOrigin(ctx context.Context, d *Disk) error {
 	}
 	if !found {
 		return fault.Hint(fault.Refuse("cannot snapshot the file system of %s: it is not on a logical volume but on device %s (%s)", d.Image, m.Device, m.Type),
-			"stop the domain, then: imgconv %s DESTINATION", run.Quote(d.Image))
+			"mirror it: image-to-lv --plan mirror %s, or --plan live; or stop the domain, then: imgconv %s DESTINATION", run.Quote(c.o.Domain), run.Quote(d.Image))
 	}
 	d.Origin, d.FSType, d.Inside = lv, m.Type, inside
 	return nil

@@ -40,7 +40,9 @@ func (c *Conversion) checkSpace(ctx context.Context, snaps []*snapshot) error {
 	}
 	var digests units.Bytes
 	for _, d := range c.Disks {
-		digests += units.Bytes(d.Info.Size / 1024)
+		if d.Method != QEMU { // which keeps none
+			digests += units.Bytes(d.Info.Size / 1024)
+		}
 		if !d.Dest.Exists {
 			if err := take(d.Dest.LV.VG, units.Bytes(d.Info.Size)); err != nil {
 				return err

@@ -32,7 +32,7 @@ type Destination struct {
 	VDev        string `json:"vdev"`
 	Source      string `json:"source"`
 	Destination string `json:"destination"` // /dev/VG/LV
-	Method      string `json:"method"`      // files or blocks
+	Method      string `json:"method"`      // files, blocks, mirror or qmp
 	LVUUID      string `json:"lv_uuid,omitempty"`
 }
 

@@ -27,18 +27,18 @@ func TestLabMove(t *testing.T) {
 	nodes := m.nodes()
 
 	mirror := c.Mirror(disk, dev)
-	ready := func() { m.must(mirror.Wait(t.Context(), func(p Progress) { t.Logf("%+v", p) })) }
+	untilReady := func() { m.must(ready(t.Context(), mirror, func(p Progress) { t.Logf("%+v", p) })) }
 	m.must(mirror.Start(t.Context(), 1))
 	m.must(mirror.Cancel(t.Context()))
 	m.must(mirror.Start(t.Context(), 0))
-	ready()
+	untilReady()
 	m.must(mirror.Cancel(t.Context()))
 	if now, err := c.Disk(t.Context(), "xvda"); err != nil || now != disk || m.nodes() != nodes || len(m.jobs()) != 0 {
 		t.Fatalf("after Cancel the disk is %+v, %v; nodes %s, jobs %+v", now, err, m.nodes(), m.jobs())
 	}
 
 	m.must(mirror.Start(t.Context(), 0))
-	ready()
+	untilReady()
 	if err := mirror.Converge(t.Context()); m.knows("block-job-change") != (err == nil) || err != nil && fault.StatusOf(err) != fault.Refused {
 		t.Errorf("Converge: %v", err)
 	}

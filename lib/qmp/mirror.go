@@ -16,7 +16,7 @@ var ErrSwitched = errors.New("the guest runs on the destination")
 
 // Mirror moves one disk of a running guest onto a block device:
 //
-//	Start, Wait until it is ready, Complete
+//	Start, Progress until it is ready, Complete
 //
 // and the guest writes to the device without having stopped. Until Complete the
 // guest stays on its source, whatever fails. After an error, and instead of
@@ -72,16 +72,12 @@ func (m *Mirror) Start(ctx context.Context, speed int64) error {
 	if m.source.ReadOnly {
 		return m.cannot(fault.Refuse("it is read-only"))
 	}
-	st, err := os.Stat(m.device)
-	if err != nil {
-		return m.cannot(err)
-	}
-	driver := "host_device"
-	if st.Mode().IsRegular() {
+	driver := "host_device" // if it cannot be opened, QEMU says why
+	if st, err := os.Stat(m.device); err == nil && st.Mode().IsRegular() {
 		driver = "file"
 	}
 	direct := map[string]bool{"direct": true}
-	err = m.client.Execute(ctx, "blockdev-add", map[string]any{
+	err := m.client.Execute(ctx, "blockdev-add", map[string]any{
 		"driver": "raw", "node-name": m.node, "size": m.source.Size, "cache": direct,
 		"file": map[string]any{"driver": driver, "node-name": m.node + "-file", "filename": m.device, "cache": direct},
 	}, nil)
@@ -117,23 +113,6 @@ func (m *Mirror) Progress(ctx context.Context) (Progress, error) {
 	}
 	total := max(j.Total, 0)
 	return Progress{Done: min(max(j.Done, 0), total), Total: total, Ready: j.Status == "ready"}, nil
-}
-
-// Wait waits until the mirror is ready, and tells report how far it is.
-func (m *Mirror) Wait(ctx context.Context, report func(Progress)) error {
-	for {
-		p, err := m.Progress(ctx)
-		if err != nil {
-			return err
-		}
-		report(p)
-		if p.Ready {
-			return nil
-		}
-		if err := wait(ctx); err != nil {
-			return m.cannot(err)
-		}
-	}
 }
 
 // Converge makes the guest's writes wait for the destination from now on. A

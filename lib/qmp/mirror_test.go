@@ -156,6 +156,23 @@ func (m *machine) same(format string) {
 	}
 }
 
+// ready waits until the mirror is, and tells report how far it is.
+func ready(ctx context.Context, m *Mirror, report func(Progress)) error {
+	for {
+		p, err := m.Progress(ctx)
+		if err != nil {
+			return err
+		}
+		report(p)
+		if p.Ready {
+			return nil
+		}
+		if err := wait(ctx); err != nil {
+			return err
+		}
+	}
+}
+
 // TestDialWaits: QEMU serves one client, lets another one wait, and turns more away.
 func TestDialWaits(t *testing.T) {
 	m := start(t, "qcow2", "", fmt.Sprint(diskSize))
@@ -208,7 +225,7 @@ func TestMove(t *testing.T) {
 			mirror = m.Mirror(again, "dev")
 			m.must(m.Execute(t.Context(), "block-job-set-speed", map[string]any{"device": "xenlvm-xvda", "speed": 0}, nil))
 			reports := 0
-			m.must(mirror.Wait(t.Context(), func(p Progress) {
+			m.must(ready(t.Context(), mirror, func(p Progress) {
 				if reports++; p.Done < 0 || p.Done > p.Total || p.Ready && p.Total < diskSize/2 {
 					t.Errorf("progress %+v", p)
 				}
@@ -256,7 +273,7 @@ func TestMoveAgain(t *testing.T) {
 		m.must(os.WriteFile(dev, m.old, 0o600))
 		mirror := m.Mirror(m.disk(), dev)
 		m.must(mirror.Start(t.Context(), 0))
-		m.must(mirror.Wait(t.Context(), func(Progress) {}))
+		m.must(ready(t.Context(), mirror, func(Progress) {}))
 		m.must(mirror.Complete(t.Context()))
 		if now := m.disk(); now.File != dev || len(strings.Fields(m.nodes())) != 2 {
 			t.Errorf("the guest is on %+v; nodes %s", now, m.nodes())
@@ -277,7 +294,7 @@ func TestCancel(t *testing.T) {
 			m.must(mirror.Start(t.Context(), 1))
 		case "ready":
 			m.must(mirror.Start(t.Context(), 0))
-			m.must(mirror.Wait(t.Context(), func(Progress) {}))
+			m.must(ready(t.Context(), mirror, func(Progress) {}))
 		case "opened only": // as when the program was killed between the two
 			m.must(m.Execute(t.Context(), "blockdev-add", json.RawMessage(`{"driver": "raw", "node-name": "xenlvm-xvda", "file": {"driver": "file", "filename": "dev"}}`), nil))
 			if err := mirror.Start(t.Context(), 0); err == nil || m.nodes() == nodes {
@@ -307,7 +324,7 @@ func TestStartRefuses(t *testing.T) {
 		source    Disk
 		dev, want string
 	}{
-		{disk, "missing", "no such file"},
+		{disk, "missing", "No such file"},
 		{disk, "small", "has to be smaller or equal to the  actual size"},
 		{readOnly, "dev", "it is read-only"},
 		{elsewhere, "dev", "gone"},
@@ -331,7 +348,7 @@ func TestDestinationFails(t *testing.T) {
 	nodes := m.nodes()
 	mirror := m.Mirror(m.disk(), "dev")
 	m.must(mirror.Start(t.Context(), 0))
-	err := mirror.Wait(t.Context(), func(Progress) {})
+	err := ready(t.Context(), mirror, func(Progress) {})
 	if err == nil || err.Error() != "cannot move xvda to dev: cannot write to the destination: File too large" {
 		t.Errorf("error is %v", err)
 	}
@@ -350,7 +367,7 @@ func TestConverge(t *testing.T) {
 	m := start(t, "qcow2", "", fmt.Sprint(diskSize))
 	mirror := m.Mirror(m.disk(), "dev")
 	m.must(mirror.Start(t.Context(), 0))
-	m.must(mirror.Wait(t.Context(), func(Progress) {}))
+	m.must(ready(t.Context(), mirror, func(Progress) {}))
 	if err := mirror.Converge(t.Context()); m.knows("block-job-change") != (err == nil) || err != nil && fault.StatusOf(err) != fault.Refused {
 		t.Errorf("error is %v", err)
 	}

@@ -158,15 +158,19 @@ check "q starts" domuswitch start q
 lab_wait_records q 20 120
 dd if=/dev/urandom of=/dev/vg0/q bs=1M count=1 oflag=direct status=none
 check "a volume that holds something is refused" refuses 3 'it holds' domuswitch live q xvda=/dev/vg0/q
-domuswitch live --overwrite --bwlimit 1M q xvda=/dev/vg0/q >/run/copy 2>&1 &
+check "also as one of LVM's" refuses 3 'it holds' image-to-lv --plan live --to xvda=vg0/q q
+lvremove -q -y vg0/q # what it holds is where the next one is made
+check "QEMU does not wait" refuses 3 'leave --prepare out' image-to-lv --plan live --prepare --to vg0 q
+test -z "$(lvs --noheadings vg0/q-xvda 2>/dev/null)" || fail "a volume was made"
+domuswitch live --bwlimit 1M --to vg0 q >/run/copy 2>&1 &
 pid=$!
-copying() { [ "$(lvs --noheadings -o lv_device_open vg0/q | tr -d ' ')" = open ]; }
+copying() { [ "$(lvs --noheadings -o lv_device_open vg0/q-xvda 2>/dev/null | tr -d ' ')" = open ] && grep -q '"copying"' /var/lib/xenlvm/q/journal.jsonl; }
 wait_for 60 copying || fail "QEMU does not copy: $(cat /run/copy)"
 kill -KILL "$pid"
 wait "$pid" || true
 cat /run/copy
-check "the volume is marked" test "$(lvs --noheadings -o lv_tags vg0/q | tr -d ' ')" = xenlvm.incomplete
-domuswitch live q xvda=/dev/vg0/q >/run/copy 2>&1 &
+check "the volume is marked" test "$(lvs --noheadings -o lv_tags vg0/q-xvda | tr -d ' ')" = xenlvm.domain.q,xenlvm.incomplete
+domuswitch live q >/run/copy 2>&1 &
 pid=$!
 wait_for 60 grep -q 'going on with the copy' /run/copy || fail "it does not take the copy up: $(cat /run/copy)"
 kill -INT "$pid"
@@ -174,19 +178,21 @@ status=0
 wait "$pid" || status=$?
 cat /run/copy
 check "it took the copy up, and gave it up" test "$status" = 130
-check "nobody has the volume" test -z "$(lvs --noheadings -o lv_device_open vg0/q | tr -d ' ')"
+check "nobody has the volume" test -z "$(lvs --noheadings -o lv_device_open vg0/q-xvda | tr -d ' ')"
 lab_wait_records q $(($(lab_records q) + 20)) 120
-check "q moves with no pause" domuswitch live --json q xvda=/dev/vg0/q
-check "the volume is not marked" test -z "$(lvs --noheadings -o lv_tags vg0/q | tr -d ' ')"
-check "the configuration names it" grep -q '/dev/vg0/q,raw,xvda' /etc/xen/q.cfg
+check "q moves with no pause" image-to-lv --plan live q >/run/lines
+grep "$(printf '^q\txvda\t/srv/images/q.qcow2\t/dev/vg0/q-xvda\tswitched$')" /run/lines || fail "it printed: $(cat /run/lines)"
+check "the volume is not marked" test "$(lvs --noheadings -o lv_tags vg0/q-xvda | tr -d ' ')" = xenlvm.domain.q
+check "the configuration names it" grep -q '/dev/vg0/q-xvda,raw,xvda' /etc/xen/q.cfg
 check "nobody has the image open" umount /srv/images
-check "a second time nothing is to do" refuses 0 'nothing to do' domuswitch live q xvda=/dev/vg0/q
+check "a second time nothing is to do" refuses 0 'nothing to do: q has no disk on an image' image-to-lv --plan live q
+check "nor by name" refuses 0 'nothing to do' domuswitch live q xvda=/dev/vg0/q-xvda
 lab_wait_records q $(($(lab_records q) + 50)) 120
 check "q reboots" xl reboot q
 wait_for 180 lab_said q '^GUEST verified disk=xvda ' 2 || fail "q does not verify its records"
 check "onto the volume, by the kernel" test "$(xenstore-read "/local/domain/$(xl domid q)/device/vbd/51712/backend" | cut -d / -f 6)" = vbd
 check "q shuts down" lab_shutdown q
 lab_judge q
-check "its file system is clean" e2fsck -fn /dev/vg0/q
+check "its file system is clean" e2fsck -fn /dev/vg0/q-xvda
 mount /dev/vg0/images /srv/images
-lab_leftovers
+lab_leftovers 'lv vg0/q-xvda xenlvm.domain.q' 'dm vg0-q--xvda'
