@@ -25,21 +25,24 @@ func (c *command) add(ctx context.Context, e *cli.Env, args []string) error {
 		return err
 	}
 	defer release()
+	todo, err := c.unadded(t)
+	if err != nil {
+		return err
+	}
 	if len(args) == 2 {
 		if len(t.known) != 1 {
 			return fault.BadUsage("%s says where one disk goes, and %s has %d mirrors: use --to", args[1], t.domain, len(t.known))
 		}
 		c.to = append(c.to, t.known[0].VDev+"="+args[1])
 	}
-	todo, err := c.unadded(t)
-	if err != nil {
-		return err
-	}
 	if len(todo) == 0 {
 		e.Infof("nothing to do: the volumes of %s are in its mirrors", t.domain)
 		return present(e, false, t.lines(mapping.Mirrored, onto), nil)
 	}
 	h := mirror.Host{Run: e.Runner, Journal: t.journal}
+	if err := h.NotRenamed(ctx, todo); err != nil {
+		return err
+	}
 	if err := reclaim(ctx, e, h, todo); err != nil {
 		return err
 	}
@@ -69,10 +72,7 @@ func (c *command) add(ctx context.Context, e *cli.Env, args []string) error {
 			return err
 		}
 	}
-	if err := e.Apply(ctx, conv.Destinations()); err != nil {
-		return err
-	}
-	var plan step.Plan
+	plan := conv.Destinations()
 	for _, d := range conv.Disks {
 		k := mirrorOf(todo, d)
 		k.Destination = d.Dest.Path

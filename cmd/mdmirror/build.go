@@ -31,16 +31,23 @@ func (c *command) build(ctx context.Context, e *cli.Env, args []string) error {
 			continue
 		}
 		m := mirror.Disk{Domain: t.domain, VDev: d.VDev, Source: d.Image, Size: units.Bytes(d.Info.Size)}
+		if err := h.MayBuild(ctx, m); err != nil {
+			return err
+		}
 		steps, err := h.Build(m)
 		if err != nil {
 			return err
 		}
 		plan = append(plan, steps...)
+		if s := d.Info.Signature; s != nil && s.Type == "LVM2_member" {
+			e.Infof("%s holds a physical volume of LVM, whose volume group this host shows as long as %s is mirrored: do not activate it, or hide it in lvm.conf: "+
+				`global_filter = [ "r|^/dev/loop|", "r|^/dev/md/xenlvm-|", "r|^/dev/mapper/xenlvm-|" ]`, d.Image, m)
+		}
 		lines = append(lines, mapping.Line{Domain: t.domain, VDev: d.VDev, Source: d.Image, Destination: m.Path(), State: mapping.Mirrored})
 	}
 	switch {
 	case len(lines) == 0:
-		e.Infof("nothing to do: %s has no disk on an image file", t.domain)
+		e.Infof("nothing to do: %s has no disk on an image file; one that is on a volume moves when it is named: --to VDEV=VG", t.domain)
 	case len(plan) == 0:
 		e.Infof("nothing to do: the mirrors of %s are built", t.domain)
 	}
@@ -48,7 +55,7 @@ func (c *command) build(ctx context.Context, e *cli.Env, args []string) error {
 		return err
 	}
 	if len(plan) > 0 && !e.DryRun {
-		e.Infof("put %s onto them: domuswitch restart %s ..., or domuswitch live; then: mdmirror add %[1]s", t.domain, run.Quote(t.domain))
+		e.Infof("put %s onto them: mdmirror build %s | domuswitch live -, or domuswitch restart -; then: mdmirror add --to VG %[2]s", t.domain, run.Quote(t.domain))
 	}
 	return present(e, len(plan) > 0, lines, nil)
 }

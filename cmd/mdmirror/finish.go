@@ -2,9 +2,7 @@ package main
 
 import (
 	"bytes"
-	"cmp"
 	"context"
-	"errors"
 	"os"
 	"path/filepath"
 
@@ -20,144 +18,139 @@ import (
 // finish puts the domain onto the volumes. The configuration is changed first:
 // as long as both members are equal it may name either, but from the switch on
 // only the volume has everything, and a host that goes down then must come up on
-// it.
+// it. Of a disk that the domain does not write to, nothing is to be switched, and
+// its volume is free for domuswitch only when its mirror is gone.
 func (c *command) finish(ctx context.Context, e *cli.Env, args []string) error {
-	lines, done, err := c.mayFinish(ctx, e, args[0])
-	if err != nil || done {
-		return err
-	}
-	if used, err := c.used(e, args[0]); err != nil {
-		return err
-	} else if !used {
-		return c.finishUnused(ctx, e, args[0], lines)
-	}
-	if err := c.configure(ctx, e, lines); err != nil {
-		return err
-	}
 	t, release, err := c.begin(e, "finish", args[0])
 	if err != nil {
 		return err
 	}
 	defer release()
+	if len(t.known) == 0 && t.ended {
+		e.Infof("nothing to do: %s is not mirrored any more", t.domain)
+		return present(e, false, nil, nil)
+	}
+	if err := t.need(); err != nil {
+		return err
+	}
+	used, unused, err := c.mayFinish(ctx, e, t)
+	if err != nil {
+		return err
+	}
 	h := mirror.Host{Run: e.Runner, Journal: t.journal}
-	for _, k := range t.known {
-		s, err := k.Look()
-		if err != nil {
-			return err
+	if err := c.takeDown(ctx, e, h, unused, nil); err != nil {
+		return err
+	}
+	release() // domuswitch takes the lock
+	if err := c.configure(ctx, e, h, t); err != nil {
+		if len(unused) > 0 {
+			err = fault.Hint(err, "the mirror of %s is taken down already: mdmirror status %s", unused[0].Disk, run.Quote(t.domain))
 		}
-		if s.Phase == mirror.Switched {
-			continue // by a run that was killed then
-		}
-		err = c.configured(k)
-		if err == nil {
+		return err
+	}
+	_, again, err := c.begin(e, "finish", args[0])
+	if err != nil {
+		return err
+	}
+	defer again()
+	for _, k := range used {
+		err := c.configured(k)
+		if err == nil || e.DryRun {
 			err = e.Apply(ctx, step.Plan{h.Switch(k.Disk)})
 		}
 		if err != nil {
-			return fault.Hint(err, "the domain goes on as it was, but its configuration names %s: domuswitch revert --yes %s", k.Destination, run.Quote(t.domain))
+			return c.notSwitched(t, k, err)
 		}
 	}
-	if err := c.takeDown(ctx, e, h, t.known); err != nil {
+	var end step.Plan
+	for _, k := range t.known {
+		end = append(append(end, h.Forget(k.Disk)), h.End(k.Disk)...)
+	}
+	if err := c.takeDown(ctx, e, h, used, end); err != nil {
 		return err
 	}
 	return present(e, true, t.lines(mapping.Switched, onto), nil)
 }
 
-// used says whether the domain has any of its mirrors open.
-func (c *command) used(e *cli.Env, arg string) (bool, error) {
-	t, release, err := c.begin(e, "look at", arg)
-	if err != nil {
-		return false, err
-	}
-	defer release()
-	for _, k := range t.known {
-		s, err := k.Look()
-		if err != nil {
-			return false, err
-		}
-		if s.Top.Open > 0 {
-			return true, nil
-		}
-	}
-	return false, nil
-}
-
-// finishUnused finishes the mirrors of a domain that does not run: nobody writes,
-// so there is nothing to be switched, and the volumes are free for domuswitch when
-// the mirrors are gone.
-func (c *command) finishUnused(ctx context.Context, e *cli.Env, arg string, lines []mapping.Line) error {
-	t, release, err := c.begin(e, "finish", arg)
-	if err != nil {
-		return err
-	}
-	err = c.takeDown(ctx, e, mirror.Host{Run: e.Runner, Journal: t.journal}, t.known)
-	release()
-	if err != nil {
-		return err
-	}
-	if err := c.configure(ctx, e, lines); err != nil {
-		return fault.Hint(err, "the mirrors are gone, and the volumes have everything: domuswitch apply %s %s=%s", run.Quote(t.domain), lines[0].VDev, lines[0].Destination)
-	}
-	for i := range lines {
-		lines[i].State = mapping.Switched
-	}
-	return present(e, true, lines, nil)
-}
-
 // mayFinish checks that the volumes have everything, comparing them first unless
-// that was done. The boolean says that there is nothing to do.
-func (c *command) mayFinish(ctx context.Context, e *cli.Env, arg string) (lines []mapping.Line, done bool, err error) {
-	t, release, err := c.begin(e, "finish", arg)
-	if err != nil {
-		return nil, false, err
+// that was done and holds. It tells the mirrors that the domain writes to from the
+// others.
+func (c *command) mayFinish(ctx context.Context, e *cli.Env, t *target) (used, unused []mirror.Known, err error) {
+	h := mirror.Host{Run: e.Runner, Journal: t.journal}
+	if err := h.NotRenamed(ctx, t.known); err != nil {
+		return nil, nil, err
 	}
-	defer release()
-	if len(t.known) == 0 && t.ended {
-		e.Infof("nothing to do: %s is not mirrored any more", t.domain)
-		return nil, true, present(e, false, nil, nil)
-	}
-	if err := t.need(); err != nil {
-		return nil, false, err
-	}
-	compare := false
+	var compare []mirror.Known
 	for _, k := range t.known {
 		s, err := k.Look()
 		if err != nil {
-			return nil, false, err
+			return nil, nil, err
 		}
-		if s.Phase != mirror.Switched && !s.Complete() {
-			return nil, false, k.Unfit(s)
+		over, err := c.over(ctx, e, k, s)
+		switch {
+		case err != nil:
+			return nil, nil, err
+		case over:
+			unused = append(unused, k)
+		case s.Phase == mirror.Partly || !s.Complete():
+			return nil, nil, c.unfit(t, k, s)
+		case s.Top.Open > 0:
+			used = append(used, k)
+			if !k.Compared && !c.noVerify {
+				compare = append(compare, k)
+			}
+		default:
+			if err := h.Alone(ctx, k.Disk, s); err != nil {
+				return nil, nil, err
+			}
+			unused = append(unused, k)
+			if s.Phase == mirror.Synced || !c.noVerify { // again, and always: the domain may have run beside it
+				compare = append(compare, k)
+			}
 		}
-		compare = compare || !k.Compared && s.Phase != mirror.Switched
 	}
-	if compare && !c.noVerify && !e.DryRun {
-		if err := c.compare(ctx, e, t); err != nil {
-			return nil, false, err
-		}
+	if !e.DryRun {
+		err = c.compare(ctx, e, t, compare)
 	}
-	h := mirror.Host{Run: e.Runner, Journal: t.journal}
-	var plan step.Plan
-	for _, k := range t.known {
-		plan = append(plan, h.Unmark(k.Disk))
+	return used, unused, err
+}
+
+// over says whether a finish that was killed had put a disk onto its volume for
+// good: nothing but the volume is written to, or can be from the next start on.
+func (c *command) over(ctx context.Context, e *cli.Env, k mirror.Known, s mirror.State) (bool, error) {
+	switch {
+	case s.Phase == mirror.Switched:
+		return true, nil
+	case s.Top.Open > 0, s.Array != nil && !s.Complete(), c.configured(k) != nil:
+		return false, nil
 	}
-	return t.lines(mapping.Synced, onto), false, e.Apply(ctx, plan)
+	return k.Unmarked(ctx, e.Runner)
 }
 
 // configure has domuswitch put the volumes into the configuration of the domain,
-// and into what Xen restarts it from.
-func (c *command) configure(ctx context.Context, e *cli.Env, lines []mapping.Line) error {
+// and into what Xen restarts it from. Until then they are marked.
+func (c *command) configure(ctx context.Context, e *cli.Env, h mirror.Host, t *target) error {
+	var plan step.Plan
+	for _, k := range t.known {
+		if unmarked, err := k.Unmarked(ctx, e.Runner); err != nil {
+			return err
+		} else if !unmarked {
+			plan = append(plan, h.Unmark(k))
+		}
+	}
 	args := []string{"apply", "-", "--xen-dir", c.xenDir, "--state-dir", c.stateDir}
 	if c.config != "" {
 		args = append(args, "--config", c.config)
 	}
 	var in bytes.Buffer
-	if err := mapping.Write(&in, lines); err != nil {
+	if err := mapping.Write(&in, t.lines(mapping.Synced, onto)); err != nil {
 		return err
 	}
 	text := in.String()
 	cmd := run.Cmd{Name: domuswitch(), Args: args, Stdin: &in, Effect: run.Change}
 	s := step.Command(e.Runner, "put the volumes into the configuration", cmd, run.Cmd{})
 	s.Line = run.Quote("printf", "%s", text) + " | " + run.Quote(append([]string{"domuswitch"}, args...)...)
-	return e.Apply(ctx, step.Plan{s})
+	return e.Apply(ctx, append(plan, s))
 }
 
 // domuswitch is the program beside this one, else the one in PATH.
@@ -173,16 +166,21 @@ func domuswitch() string {
 
 // configured refuses to switch to a volume that the configuration does not name.
 func (c *command) configured(k mirror.Known) error {
-	target, err := c.configuredTarget(k)
-	if err != nil {
-		return err
+	target, volume, err := c.names(k)
+	if err == nil && !volume {
+		err = fault.Refuse("cannot switch %s to %s: its configuration names %s", k.Disk, k.Destination, target)
+	}
+	return err
+}
+
+// names is what the configuration has as the disk, and whether that is the volume.
+func (c *command) names(k mirror.Known) (target string, volume bool, err error) {
+	if target, err = c.configuredTarget(k); err != nil || k.Destination == "" {
+		return target, false, err
 	}
 	a, errA := filepath.EvalSymlinks(target)
 	b, errB := filepath.EvalSymlinks(k.Destination)
-	if err := errors.Join(errA, errB); err != nil || a != b {
-		return fault.Refuse("cannot switch %s to %s: its configuration names %s", k.Disk, k.Destination, target)
-	}
-	return nil
+	return target, errA == nil && errB == nil && a == b, nil
 }
 
 // configuredTarget is what the configuration has as the disk.
@@ -202,8 +200,8 @@ func (c *command) configuredTarget(k mirror.Known) (string, error) {
 	return disk.Target, fault.With(fault.Refused, err)
 }
 
-// takeDown removes what was made for the mirrors.
-func (c *command) takeDown(ctx context.Context, e *cli.Env, h mirror.Host, all []mirror.Known) error {
+// takeDown removes what was made for the mirrors, and does then what ends them.
+func (c *command) takeDown(ctx context.Context, e *cli.Env, h mirror.Host, all []mirror.Known, end step.Plan) error {
 	var plan step.Plan
 	for _, k := range all {
 		steps, err := h.TakeDown(k.Disk)
@@ -212,85 +210,5 @@ func (c *command) takeDown(ctx context.Context, e *cli.Env, h mirror.Host, all [
 		}
 		plan = append(plan, steps...)
 	}
-	return e.Apply(ctx, plan)
-}
-
-// abort puts the domain back onto its images.
-func (c *command) abort(ctx context.Context, e *cli.Env, args []string) error {
-	t, release, err := c.begin(e, "abort", args[0])
-	if err != nil {
-		return err
-	}
-	defer release()
-	if len(t.known) == 0 {
-		e.Infof("nothing to do: %s is not mirrored", t.domain)
-		return present(e, false, nil, nil)
-	}
-	h := mirror.Host{Run: e.Runner, Journal: t.journal}
-	var back step.Plan
-	for _, k := range t.known {
-		s, err := c.mayAbort(k)
-		if err != nil {
-			return err
-		}
-		if _, err := os.Stat(k.Destination); err == nil {
-			// From here on it is not equal any more.
-			back = append(back, h.Mark(k.Disk))
-		}
-		if s.Array != nil && s.Top.Name != "" {
-			one, err := h.Return(k.Disk)
-			if err != nil {
-				return err
-			}
-			back = append(back, one)
-		}
-	}
-	dom, up, err := xl.Find(ctx, e.Runner, t.domain)
-	if err != nil {
-		return err
-	}
-	if up && len(back) > 0 {
-		path := c.config
-		if path == "" {
-			if path, err = xl.FindConfig(c.xenDir, t.domain); err != nil {
-				return err
-			}
-		}
-		update := xl.ConfigUpdate(dom.Number(), path)
-		back = append(back, step.Command(e.Runner, "have Xen restart "+t.domain+" from "+path, update, run.Cmd{}))
-	}
-	if err := e.Apply(ctx, back); err != nil {
-		return err
-	}
-	if err := c.takeDown(ctx, e, h, t.known); err != nil {
-		return err
-	}
-	for _, k := range t.known {
-		if k.Destination != "" {
-			e.Infof("%s is kept, and is not complete", k.Destination)
-		}
-	}
-	return present(e, true, t.lines(mapping.Planned, func(k mirror.Known) string { return cmp.Or(k.Destination, k.Path()) }), nil)
-}
-
-// mayAbort refuses to go back to an image that has not everything.
-func (c *command) mayAbort(k mirror.Known) (mirror.State, error) {
-	s, err := k.Look()
-	if err != nil {
-		return s, err
-	}
-	target, err := c.configuredTarget(k)
-	if err != nil {
-		return s, err
-	}
-	a, errA := filepath.EvalSymlinks(target)
-	b, errB := filepath.EvalSymlinks(k.Destination)
-	if s.Phase == mirror.Switched || k.Destination != "" && errA == nil && errB == nil && a == b {
-		return s, fault.Hint(fault.Refuse("cannot abort the mirror of %s: it runs on %s, or will from its next start on", k.Disk, k.Destination),
-			"complete it: mdmirror finish %s", run.Quote(k.Domain))
-	}
-	if s.Array != nil && !s.Intact() {
-		return s, k.Unfit(s)
-	}
-	return s, nil
+	return e.Apply(ctx, append(plan, end...))
 }

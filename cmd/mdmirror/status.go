@@ -59,9 +59,9 @@ func (c *command) status(_ context.Context, e *cli.Env, args []string) error {
 			}
 			members = append(members, membersOf(k, s)...)
 			if status := statusOf(s.Phase); status != fault.Done {
-				trouble = append(trouble, fault.With(status, fmt.Errorf("%s is %s", k.Disk, s.Phase)))
+				trouble = append(trouble, fault.With(status, fmt.Errorf("the mirror of %s is %s", k.Disk, s.Phase)))
 			}
-			explain(e, k, s)
+			c.explain(e, t, k, s)
 		}
 	}
 	if len(members) == 0 {
@@ -128,18 +128,26 @@ func membersOf(k mirror.Known, s mirror.State) []member {
 }
 
 // explain says what can be done about a mirror that is not as it should be.
-func explain(e *cli.Env, k mirror.Known, s mirror.State) {
+func (c *command) explain(e *cli.Env, t *target, k mirror.Known, s mirror.State) {
 	domain := run.Quote(k.Domain)
 	switch {
+	case s.Phase == mirror.Degraded || s.Phase == mirror.Failed:
+		show(e, c.unfit(t, k, s))
+	case s.Phase == mirror.Switched || c.configured(k) == nil:
+		e.Infof("%s goes on on %s, or will from its next start on: 'mdmirror finish %s' completes it", k.Disk, k.Destination, domain)
 	case s.Phase == mirror.Absent && k.Boot != journal.BootID():
 		e.Infof("%s was mirrored when the host went down. Its image %s has everything that was written until then; 'mdmirror build %s' begins again, 'mdmirror abort %[3]s' forgets it",
 			k.Disk, k.Source, domain)
-	case s.Phase == mirror.Degraded || s.Phase == mirror.Failed || s.Phase == mirror.Partly:
-		err := k.Unfit(s)
-		e.Infof("%v; %s", err, strings.Join(fault.Hints(err), "; "))
+	case s.Phase == mirror.Absent || s.Phase == mirror.Partly:
+		show(e, c.unfit(t, k, s))
 	case s.Phase == mirror.Returned:
-		e.Infof("%s goes on on %s by way of %s, which goes when it is restarted", k.Disk, k.Source, k.Path())
+		e.Infof("%s goes on on %s by way of %s, which goes when it is restarted: 'mdmirror abort %s' completes that", k.Disk, k.Source, k.Path(), domain)
 	}
+}
+
+// show prints an error, and what helps.
+func show(e *cli.Env, err error) {
+	e.Infof("%v; %s", err, strings.Join(fault.Hints(err), "; "))
 }
 
 // wait returns when image and volume are equal.
@@ -154,13 +162,28 @@ func (c *command) wait(ctx context.Context, e *cli.Env, args []string) error {
 	}
 	for _, k := range t.known {
 		phase := e.Progress("fill " + k.Destination)
-		err := k.Wait(ctx, func(s mirror.State) { phase.Update(int64(s.MD.Done), int64(s.MD.Total)) })
+		err := k.Wait(ctx, watch(e, k, phase))
 		phase.Done()
 		if err != nil {
 			return err
 		}
 	}
 	return present(e, false, t.lines(mapping.Synced, onto), nil)
+}
+
+// watch shows how far md is with a mirror, and says so when it will not be done
+// within reason.
+func watch(e *cli.Env, k mirror.Known, phase *cli.Progress) func(mirror.State) {
+	var pace mirror.Pace
+	return func(s mirror.State) {
+		phase.Update(int64(s.MD.Done), int64(s.MD.Total))
+		if err := pace.Look(k.Disk, s); err != nil {
+			e.Printf("%v", err)
+			for _, h := range fault.Hints(err) {
+				e.Printf("hint: %s", h)
+			}
+		}
+	}
 }
 
 // need refuses when there is no mirror.
@@ -181,23 +204,23 @@ func (c *command) verify(ctx context.Context, e *cli.Env, args []string) error {
 	if err := t.need(); err != nil || e.DryRun {
 		return err
 	}
-	if err := c.compare(ctx, e, t); err != nil {
+	if err := c.compare(ctx, e, t, t.known); err != nil {
 		return err
 	}
 	return present(e, true, t.lines(mapping.Synced, onto), nil)
 }
 
-// compare has md compare the members of all mirrors of t, and writes down that
-// they are equal.
-func (c *command) compare(ctx context.Context, e *cli.Env, t *target) error {
+// compare has md compare the members of mirrors of t, and writes down that they
+// are equal.
+func (c *command) compare(ctx context.Context, e *cli.Env, t *target, all []mirror.Known) error {
 	rate, err := c.rate()
 	if err != nil {
 		return err
 	}
 	h := mirror.Host{Run: e.Runner, Journal: t.journal}
-	for _, k := range t.known {
+	for _, k := range all {
 		phase := e.Progress("compare " + filepath.Base(k.Source) + " and " + k.Destination)
-		differ, err := k.Verify(ctx, rate, func(s mirror.State) { phase.Update(int64(s.MD.Done), int64(s.MD.Total)) })
+		differ, err := k.Verify(ctx, rate, watch(e, k, phase))
 		phase.Done()
 		if err != nil {
 			return err

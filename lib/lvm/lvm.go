@@ -125,6 +125,10 @@ func FindVG(ctx context.Context, r run.Runner, name string) (VG, bool, error) {
 	if err != nil || len(rows) == 0 {
 		return VG{}, false, err
 	}
+	if len(rows) > 1 {
+		return VG{}, false, fault.Hint(fault.Refuse("cannot tell which volume group %s is meant: there are %d of that name", name, len(rows)),
+			"vgs -o vg_name,vg_uuid,pv_name: one on a disk of a guest is hidden by a global_filter in lvm.conf")
+	}
 	row := rows[0]
 	return VG{Name: row["vg_name"], Size: row.bytes("vg_size"), Free: row.bytes("vg_free"), Extent: row.bytes("vg_extent_size")}, true, nil
 }

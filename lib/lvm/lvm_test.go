@@ -8,6 +8,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"xenlvm/lib/fault"
 	"xenlvm/lib/units"
 )
 
@@ -132,5 +133,17 @@ func TestCommands(t *testing.T) {
 		if got != want {
 			t.Errorf("got  %s\nwant %s", got, want)
 		}
+	}
+}
+
+// A guest may name its volume group as the host does.
+func TestFindVGOfTwo(t *testing.T) {
+	row := `{"vg_name":"vg0", "vg_size":"8", "vg_free":"4", "vg_extent_size":"4"}`
+	report := func(rows string) answer { return answer(`{"report":[{"vg":[` + rows + `]}]}`) }
+	if g, found, err := FindVG(t.Context(), report(row), "vg0"); err != nil || !found || g != (VG{Name: "vg0", Size: 8, Free: 4, Extent: 4}) {
+		t.Errorf("one: %+v, %v, %v", g, found, err)
+	}
+	if _, _, err := FindVG(t.Context(), report(row+","+row), "vg0"); fault.StatusOf(err) != fault.Refused {
+		t.Errorf("two: %v; want a refusal", err)
 	}
 }

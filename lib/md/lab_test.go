@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"crypto/rand"
+	"encoding/binary"
 	"errors"
 	"os"
 	"path/filepath"
@@ -134,6 +135,11 @@ func equal(t *testing.T, a, b string) {
 	}
 }
 
+// synced says whether two members are in sync.
+func synced(s Status) bool {
+	return len(s.Members) == 2 && s.Members[0].InSync() && s.Members[1].InSync()
+}
+
 func TestMirror(t *testing.T) {
 	needLab(t)
 	first, image := device(t, random(t, testSize))
@@ -146,7 +152,7 @@ func TestMirror(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if len(s.Members) != 1 || s.Members[0].Node != first || !s.Members[0].InSync() || s.Synced() || s.ReadOnly {
+	if len(s.Members) != 1 || s.Members[0].Node != first || !s.Members[0].InSync() || synced(s) || s.ReadOnly {
 		t.Fatalf("degraded: %+v", s)
 	}
 	if err := a.Limit(8 << 20); err != nil {
@@ -161,25 +167,29 @@ func TestMirror(t *testing.T) {
 		}
 		if s.Action == "recover" && s.Total == testSize {
 			seen = true
+			if s.Least != 1000<<10 || s.Most != 8<<20 {
+				t.Errorf("between %d and %d bytes a second, want 1000 KiB and 8 MiB", s.Least, s.Most)
+			}
 			break
 		}
 		time.Sleep(20 * time.Millisecond)
 	}
-	if !seen || s.Synced() || len(s.Members) != 2 || s.Members[1].Node != second || s.Members[1].InSync() {
+	if !seen || synced(s) || len(s.Members) != 2 || s.Members[1].Node != second || s.Members[1].InSync() {
 		t.Fatalf("recovering: %+v", s)
 	}
 	if err := a.Limit(0); err != nil {
 		t.Fatal(err)
 	}
-	if s = settle(t, a); !s.Synced() {
+	if s = settle(t, a); !synced(s) {
 		t.Fatalf("synced: %+v", s)
 	}
 	write(t, a.Path, 12345678/4096*4096, random(t, 1<<20))
 	if err := a.Check(); err != nil {
 		t.Fatal(err)
 	}
-	if s = settle(t, a); s.Mismatches != 0 {
-		t.Errorf("mismatches: %+v", s)
+	settle(t, a)
+	if differ, err := a.Checked(); differ != 0 || err != nil {
+		t.Errorf("%d bytes differ, %v", differ, err)
 	}
 	equal(t, image, copied)
 	// What changes behind its back is found.
@@ -187,11 +197,12 @@ func TestMirror(t *testing.T) {
 	if err := a.Check(); err != nil {
 		t.Fatal(err)
 	}
-	if s = settle(t, a); s.Mismatches == 0 {
-		t.Errorf("a difference was not found: %+v", s)
+	settle(t, a)
+	if differ, err := a.Checked(); differ == 0 || err != nil {
+		t.Errorf("a difference was not found: %v", err)
 	}
 	do(t, a.Drop(second))
-	if s, err = a.Status(); err != nil || len(s.Members) != 1 || s.Synced() {
+	if s, err = a.Status(); err != nil || len(s.Members) != 1 || synced(s) {
 		t.Errorf("dropped: %+v, %v", s, err)
 	}
 }
@@ -214,7 +225,7 @@ func TestAddKnown(t *testing.T) {
 	if err := a.AddKnown(second); err != nil {
 		t.Fatal(err)
 	}
-	if s := settle(t, a); !s.Synced() {
+	if s := settle(t, a); !synced(s) {
 		t.Fatalf("synced: %+v", s)
 	}
 	recovered := units.Bytes(written(t, second) - before)
@@ -225,4 +236,43 @@ func TestAddKnown(t *testing.T) {
 	equal(t, image, copied)
 	write(t, a.Path, 1<<20, random(t, 4096))
 	equal(t, image, copied)
+}
+
+// The partitions of a guest do not stay devices of this host.
+func TestDropPartitions(t *testing.T) {
+	needLab(t)
+	content := make([]byte, testSize)
+	for i := range 2 { // a DOS table: two partitions of type 83 with 16 MiB each
+		entry := content[446+16*i:]
+		entry[4] = 0x83
+		binary.LittleEndian.PutUint32(entry[8:], uint32(2048+i*32768))
+		binary.LittleEndian.PutUint32(entry[12:], 32768)
+	}
+	content[510], content[511] = 0x55, 0xaa
+	first, _ := device(t, content)
+	a := array(t, first)
+	partitions := func() int {
+		f, err := os.Open(a.Path) // as whoever makes the kernel look
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer f.Close()
+		found, err := filepath.Glob(a.block("*/partition"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return len(found)
+	}
+	if n := partitions(); n != 2 {
+		t.Fatalf("%d partitions before, want 2", n)
+	}
+	if err := a.DropPartitions(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if n := partitions(); n != 0 {
+		t.Errorf("%d partitions are left", n)
+	}
+	if err := a.DropPartitions(t.Context()); err != nil {
+		t.Errorf("again: %v", err)
+	}
 }

@@ -15,6 +15,9 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
 
 	"xenlvm/lib/run"
 	"xenlvm/lib/units"
@@ -47,20 +50,11 @@ type Status struct {
 	Action     string      // idle, recover, check, frozen, …
 	Done       units.Bytes // of Total
 	Total      units.Bytes // 0 while nothing is under way
-	Speed      units.Bytes // a second
+	Speed      units.Bytes // a second, the mean of half a minute
+	Least      units.Bytes // a second that md takes however busy the disks are
+	Most       units.Bytes // a second
 	Mismatches int64       // sectors that the last check found different
 	ReadOnly   bool        // no recovery starts
-}
-
-// Synced says whether two members are in sync.
-func (s Status) Synced() bool {
-	n := 0
-	for _, m := range s.Members {
-		if m.InSync() {
-			n++
-		}
-	}
-	return n == 2
 }
 
 // Build makes an array of the device first and a missing second member, and names
@@ -89,10 +83,12 @@ func change(args ...string) run.Cmd {
 	return run.Cmd{Name: "mdadm", Args: args, Effect: run.Change}
 }
 
+var sysfs = "/sys/block" // elsewhere in tests
+
 // Over is the array that is built on the block device called kernelName (loop1).
 // The boolean is false when there is none.
 func Over(kernelName string) (Array, bool, error) {
-	holders, err := filepath.Glob("/sys/block/" + kernelName + "/holders/md*")
+	holders, err := filepath.Glob(sysfs + "/" + kernelName + "/holders/md*")
 	if err != nil || len(holders) == 0 {
 		return Array{}, false, err
 	}
@@ -114,7 +110,7 @@ func Over(kernelName string) (Array, bool, error) {
 }
 
 // block is a file of the array in sysfs, attribute one of md's own.
-func (a Array) block(name string) string     { return "/sys/block/" + filepath.Base(a.Path) + "/" + name }
+func (a Array) block(name string) string     { return filepath.Join(sysfs, filepath.Base(a.Path), name) }
 func (a Array) attribute(name string) string { return a.block("md/" + name) }
 
 func (a Array) read(name string) (string, error) {
@@ -152,10 +148,7 @@ func (a Array) status() (s Status, err error) {
 		}
 		s.Done, s.Total = units.Bytes(d)*units.Sector, units.Bytes(t)*units.Sector
 	}
-	if speed, err := a.read("sync_speed"); err == nil && speed != "none" {
-		kib, _ := strconv.ParseInt(speed, 10, 64) // for people only
-		s.Speed = units.Bytes(kib) << 10
-	}
+	s.Speed, s.Least, s.Most = a.speed("sync_speed"), a.speed("sync_speed_min"), a.speed("sync_speed_max")
 	mismatches, err := a.read("mismatch_cnt")
 	if err != nil {
 		return s, err
@@ -165,6 +158,15 @@ func (a Array) status() (s Status, err error) {
 	}
 	s.Members, err = a.members()
 	return s, err
+}
+
+// speed is an attribute in KiB a second, such as "1000 (system)". It is for people
+// only: 0 when there is none.
+func (a Array) speed(name string) units.Bytes {
+	text, _ := a.read(name)
+	number, _, _ := strings.Cut(text, " ")
+	kib, _ := strconv.ParseInt(number, 10, 64)
+	return units.Bytes(kib) << 10
 }
 
 func (a Array) members() ([]Member, error) {
@@ -212,9 +214,49 @@ func (a Array) Limit(perSecond units.Bytes) error {
 	return errors.Join(a.write("sync_speed_min", fmt.Sprint(max(low, 1))), a.write("sync_speed_max", fmt.Sprint(max(kib, 1))))
 }
 
-// Check starts comparing the members; Status tells when it has ended and what it
-// found.
-func (a Array) Check() error { return a.write("sync_action", "check") }
+// Check starts comparing the members, all of them: a check that is under way is
+// given up, and one that was interrupted is not gone on with, as md would, which
+// counts anew what it finds. Status tells when it has ended, Checked what it found.
+func (a Array) Check() error {
+	end := fmt.Sprint(int64(a.Size / units.Sector)) // and not "max", for Checked
+	err := a.Idle()
+	for _, set := range [][2]string{{"sync_min", "0"}, {"sync_max", end}, {"sync_action", "check"}} {
+		if err == nil {
+			err = a.soon(set[0], set[1])
+		}
+	}
+	return err
+}
+
+// Checked is how many bytes the check found to differ, or the error that it did not
+// come to its end. Md forgets the bounds of a check that did, and only of that.
+func (a Array) Checked() (differ units.Bytes, err error) {
+	s, err := a.Status()
+	if err != nil {
+		return 0, err
+	}
+	from, err1 := a.read("sync_min")
+	to, err2 := a.read("sync_max")
+	if err := errors.Join(err1, err2); err != nil {
+		return 0, fmt.Errorf("cannot read how far %s was checked: %w", a.Path, err)
+	}
+	if from != "0" || to != "max" {
+		return 0, fmt.Errorf("cannot tell what %s holds: somebody interrupted its check", a.Path)
+	}
+	return units.Bytes(s.Mismatches) * units.Sector, nil
+}
+
+// soon writes an attribute of an array that may be busy a moment longer, as it is
+// after it was told to idle.
+func (a Array) soon(name, value string) error {
+	const pause, most = 100 * time.Millisecond, 10 * time.Second
+	for waited := time.Duration(0); ; waited += pause {
+		if err := a.write(name, value); !errors.Is(err, unix.EBUSY) || waited >= most {
+			return err
+		}
+		time.Sleep(pause)
+	}
+}
 
 // Idle ends a check that is under way.
 func (a Array) Idle() error { return a.write("sync_action", "idle") }

@@ -44,7 +44,7 @@ func (h Host) MayAdd(ctx context.Context, d Disk) error {
 	if s.Phase != Built {
 		return d.Unfit(s)
 	}
-	return h.alone(ctx, d, s)
+	return h.Alone(ctx, d, s)
 }
 
 // Reclaim is the plan that removes what a run left that was killed before it had
@@ -79,9 +79,9 @@ func (d Disk) member(uuid string) journal.Destination {
 	return journal.Destination{VDev: d.VDev, Source: d.Source, Destination: d.Destination, Method: "mirror", LVUUID: uuid}
 }
 
-// alone refuses a source that somebody writes to beside the mirror: the second
-// member would miss that.
-func (h Host) alone(ctx context.Context, d Disk, s State) error {
+// Alone refuses a source that somebody writes to beside the mirror: the second
+// member misses that.
+func (h Host) Alone(ctx context.Context, d Disk, s State) error {
 	same, err := loopdev.Same(d.Source)
 	if err != nil {
 		return err
@@ -91,23 +91,15 @@ func (h Host) alone(ctx context.Context, d Disk, s State) error {
 		return err
 	}
 	for _, u := range uses {
-		n := blkdev.Number{Major: u.Disk.Major, Minor: u.Disk.Minor}
-		if u.Disk.HasDevice && slices.Contains(same, n) || u.Disk.Path == d.Source {
-			return fault.Hint(fault.Refuse("cannot mirror %s: domain %s runs on it beside the mirror", d.Source, u.Domain.Name),
-				"put it on the mirror first: domuswitch restart %s %s=%s", run.Quote(u.Domain.Name), d.VDev, d.Path())
+		if u.Disk.HasDevice && slices.Contains(same, numberOf(u.Disk)) || u.Disk.Path == d.Source {
+			err := fault.Refuse("cannot mirror %s: domain %s runs on it beside the mirror", d.Source, u.Domain.Name)
+			if s.Phase != Built {
+				return fault.Hint(err, "%s misses what it wrote: mdmirror abort %s", d.Destination, run.Quote(d.Domain))
+			}
+			return fault.Hint(err, "put it on the mirror first: domuswitch restart %s %s=%s", run.Quote(u.Domain.Name), d.VDev, d.Path())
 		}
 	}
-	others, err := loopdev.List(func(l loopdev.Device) bool {
-		dev, err := blkdev.Stat(l.Path)
-		return err == nil && slices.Contains(same, dev.Number) && !l.ReadOnly && (s.Loop == nil || l.Path != s.Loop.Path)
-	})
-	if err != nil {
-		return err
-	}
-	if len(others) > 0 {
-		return fault.Hint(fault.Refuse("cannot mirror %s: %s is attached to it, and may write beside the mirror", d.Source, others[0].Path), "losetup --list %s", others[0].Path)
-	}
-	return nil
+	return d.unattached(s, nil)
 }
 
 // zeroTail zeroes what the destination has behind the disk: a former guest's
@@ -139,7 +131,7 @@ func (d Disk) array() (md.Array, error) {
 
 // fill lets md copy everything.
 func (h Host) fill(d Disk, leg string, rate units.Bytes) step.Step {
-	named := md.Array{Path: "/dev/md/" + d.Name()}
+	named := md.Array{Path: "/dev/md/" + d.arrayName()}
 	return step.Step{
 		What: "add " + leg + " to the array",
 		Line: named.Add(leg).Line(),
@@ -187,13 +179,17 @@ func (h Host) presync(d Disk, leg string, o Adding) step.Step {
 		if err != nil {
 			return err
 		}
-		if err := d.copyTo(ctx, leg, o); err != nil {
-			return errors.Join(err, a.StopBitmap(), os.Remove(file))
+		err = d.copyTo(ctx, leg, o)
+		if err == nil {
+			err = a.Limit(o.Rate)
 		}
-		if err := a.Limit(o.Rate); err != nil {
-			return errors.Join(err, a.StopBitmap(), os.Remove(file))
+		if err == nil {
+			err = a.AddKnown(leg)
 		}
-		return a.AddKnown(leg)
+		if err != nil {
+			err = errors.Join(err, a.StopBitmap(), os.Remove(file))
+		}
+		return err
 	}
 	return s
 }

@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
+	"strings"
 
 	"golang.org/x/sys/unix"
 
@@ -34,15 +36,18 @@ func (h Host) Build(d Disk) (step.Plan, error) {
 	case Absent, Partly:
 	case Built, Recovering, Synced:
 		return nil, nil
+	case Returned:
+		return nil, fault.Hint(fault.Refuse("cannot build a mirror of %s: it still uses %s, which an abort left", d, d.Path()),
+			"it goes when the domain is restarted: domuswitch stop %s && domuswitch start %[1]s", run.Quote(d.Domain))
 	default:
 		return nil, fault.Hint(fault.Refuse("cannot build a mirror of %s: there is one, and it is %s", d, s.Phase), "mdmirror status %s", run.Quote(d.Domain))
 	}
-	device, array := d.Source, "/dev/md/"+d.Name() // known for certain when they are made
+	device, array := d.Source, "/dev/md/"+d.arrayName() // known for certain when they are made
 	plan := step.Plan{
 		{What: "write down that " + d.VDev + " is mirrored", Do: func(context.Context) error {
 			return h.Journal.Append(journal.KindMirror, journal.Mirror{VDev: d.VDev, Source: d.Source, Size: int64(d.Size)})
 		}},
-		udev.Hide(h.Run, d.Name(), d.Source),
+		udev.Hide(h.Run, d.Name(), d.arrayName(), d.Source),
 	}
 	if image, err := isFile(d.Source); err != nil {
 		return nil, err
@@ -55,10 +60,14 @@ func (h Host) Build(d Disk) (step.Plan, error) {
 		plan = append(plan, h.linear(d, source, &device))
 	}
 	if s.Array == nil {
+		if _, err := os.Stat(array); err == nil {
+			return nil, fault.Hint(fault.Refuse("cannot use the array %s: it was not made for %s", array, d), "mdadm --detail %s; if nobody needs it: mdadm --stop %[1]s", array)
+		}
 		plan = append(plan, h.array(d, &array))
 	} else {
 		array = s.Array.Path
 	}
+	plan = append(plan, hidePartitions(&array))
 	if s.Top.Name == "" {
 		plan = append(plan, h.linear(d, top, &array))
 	}
@@ -114,9 +123,15 @@ func (h Host) linear(d Disk, part string, over *string) step.Step {
 	}
 }
 
+// arrayName is short and plain, because mdadm from 4.3 on takes at most 32 letters,
+// digits and ._- as the name of an array.
+func (d Disk) arrayName() string {
+	return "xenlvm-" + strings.TrimPrefix(d.uuid(top), uuidPrefix)
+}
+
 // array builds the array on the source leg, and puts its path into path.
 func (h Host) array(d Disk, path *string) step.Step {
-	build := md.Build(d.Name(), d.Path()+source)
+	build := md.Build(d.arrayName(), d.Path()+source)
 	named := md.Array{Path: *path}
 	return step.Step{
 		What: "build the array " + *path,
@@ -146,5 +161,15 @@ func (h Host) array(d Disk, path *string) step.Step {
 			return err
 		},
 		UndoLine: named.Stop().Line(),
+	}
+}
+
+// hidePartitions removes the partitions of the guest from this host, before
+// the domain's device takes hold of the array, so that nobody finds them again.
+func hidePartitions(array *string) step.Step {
+	return step.Step{
+		What: "hide the partitions in " + *array,
+		Line: run.Quote("partx", "--delete", *array),
+		Do:   func(ctx context.Context) error { return md.Array{Path: *array}.DropPartitions(ctx) },
 	}
 }

@@ -27,10 +27,21 @@ func (h Host) Switch(d Disk) step.Step {
 				if err == nil && !s.Complete() {
 					err = d.Unfit(s)
 				}
+				if err == nil {
+					err = d.holds(s.Destination, d.Destination)
+				}
 				return err
 			})
 		},
 	}
+}
+
+// holds refuses a path that has become another device's than the array's member.
+func (d Disk) holds(leg dm.Device, path string) error {
+	if !over(leg, path) {
+		return fault.Hint(fault.Refuse("cannot switch %s to %s: that is not what its mirror writes to", d, path), "dmsetup table %s; lsblk", run.Quote(leg.Name))
+	}
+	return nil
 }
 
 func (d Disk) switchLine(device string) string {
@@ -74,7 +85,6 @@ func (h Host) TakeDown(d Disk) (step.Plan, error) {
 	if err != nil {
 		return nil, err
 	}
-	record := journal.Mirror{VDev: d.VDev, Source: d.Source, Size: int64(d.Size)}
 	var plan step.Plan
 	unused := s.Top.Name != "" && s.Top.Open == 0
 	if unused { // first: it may lie on the array
@@ -102,28 +112,36 @@ func (h Host) TakeDown(d Disk) (step.Plan, error) {
 			},
 		})
 	}
-	if s.Phase == Switched {
-		plan = append(plan, step.Step{What: "forget what the host has cached of " + d.Destination, Line: run.Quote("blockdev", "--flushbufs", d.Destination), Do: func(context.Context) error {
-			// The domain wrote past that, by way of its own device.
-			f, err := os.Open(d.Destination)
-			if err != nil {
-				return err
-			}
-			return errors.Join(directio.Forget(f), f.Close())
-		}})
-	}
-	return append(plan,
-		step.Step{What: "let udev see the disk " + d.Name(), Line: run.Quote("rm", "-f", udev.File(d.Name())),
+	return plan, nil
+}
+
+// Forget is the step that drops what the host has cached of the destination: the
+// domain wrote past that, by way of its own device.
+func (h Host) Forget(d Disk) step.Step {
+	return step.Step{What: "forget what the host has cached of " + d.Destination, Line: run.Quote("blockdev", "--flushbufs", d.Destination), Do: func(context.Context) error {
+		f, err := os.Open(d.Destination)
+		if err != nil {
+			return err
+		}
+		return errors.Join(directio.Forget(f), f.Close())
+	}}
+}
+
+// End is the plan that follows TakeDown: the mirror is over.
+func (h Host) End(d Disk) step.Plan {
+	record := journal.Mirror{VDev: d.VDev, Source: d.Source, Size: int64(d.Size)}
+	return step.Plan{
+		{What: "let udev see the disk " + d.Name(), Line: run.Quote("rm", "-f", udev.File(d.Name())),
 			Do: func(ctx context.Context) error { return udev.Show(ctx, h.Run, d.Name()) }},
-		step.Step{What: "remove the bitmap of " + d.VDev, Line: run.Quote("rm", "-f", h.bitmap(d)), Do: func(context.Context) error {
+		{What: "remove the bitmap of " + d.VDev, Line: run.Quote("rm", "-f", h.bitmap(d)), Do: func(context.Context) error {
 			if err := os.Remove(h.bitmap(d)); err != nil && !errors.Is(err, os.ErrNotExist) {
 				return err
 			}
 			return nil
 		}},
-		step.Step{What: "write down that the mirror of " + d.VDev + " is gone",
+		{What: "write down that the mirror of " + d.VDev + " is gone",
 			Do: func(context.Context) error { return h.Journal.Append(journal.KindMirrorEnded, record) }},
-	), nil
+	}
 }
 
 // Return is the step that puts the domain's device back onto the source.
@@ -132,10 +150,7 @@ func (h Host) Return(d Disk) (step.Step, error) {
 	if err != nil {
 		return step.Step{}, err
 	}
-	device := d.Source
-	if s.Loop != nil {
-		device = s.Loop.Path
-	}
+	device := d.sourceDevice(s)
 	return step.Step{
 		What: "switch " + d.Path() + " back to " + d.Source,
 		Line: d.switchLine(device),
@@ -144,6 +159,9 @@ func (h Host) Return(d Disk) (step.Step, error) {
 				now, err := d.Look()
 				if err == nil && !now.Intact() {
 					err = d.Unfit(now)
+				}
+				if err == nil {
+					err = d.holds(now.Source, device)
 				}
 				return err
 			})

@@ -32,6 +32,7 @@ import (
 	"xenlvm/lib/loopdev"
 	"xenlvm/lib/lvm"
 	"xenlvm/lib/md"
+	"xenlvm/lib/run"
 	"xenlvm/lib/units"
 )
 
@@ -82,7 +83,7 @@ const (
 	Degraded   Phase = "degraded"   // a member failed, the other one has everything
 	Failed     Phase = "failed"     // no member has everything
 	Switched   Phase = "switched"   // the domain's device is the destination
-	Returned   Phase = "returned"   // the domain's device is the source, without an array
+	Returned   Phase = "returned"   // the domain's device is the source, past the array
 )
 
 // State is what the kernel has of a mirror.
@@ -104,7 +105,8 @@ func (d Disk) Look() (State, error) {
 			return s, err
 		}
 		if there && found.UUID != d.uuid(part) {
-			return s, fault.Refuse("cannot use %s: it was not made for %s (its UUID is %q)", found.Path(), d, found.UUID)
+			return s, fault.Hint(fault.Refuse("cannot use %s: it was not made for %s (its UUID is %q)", found.Path(), d, found.UUID),
+				"dmsetup table %s; if nobody needs it: dmsetup remove %[1]s", run.Quote(found.Name))
 		}
 		*dev = found
 	}
@@ -146,15 +148,13 @@ func (d Disk) loop() (*loopdev.Device, error) {
 
 // phase says how far the mirror is.
 func (d Disk) phase(s State) Phase {
-	if s.Top.Name != "" && d.Destination != "" {
-		if dev, err := blkdev.Stat(d.Destination); err == nil && s.Top.LinearOver(dev.Number) {
-			return Switched
-		}
+	if s.Top.Name != "" && d.Destination != "" && over(s.Top, d.Destination) {
+		return Switched
 	}
 	switch {
 	case s.Top.Name == "" && s.Source.Name == "" && s.Destination.Name == "" && s.Loop == nil:
 		return Absent
-	case s.Top.Name != "" && s.Array == nil && d.backOnSource(s):
+	case s.Top.Name != "" && d.backOnSource(s):
 		return Returned
 	case s.Array == nil || s.Top.Name == "":
 		return Partly
@@ -175,13 +175,20 @@ func (d Disk) phase(s State) Phase {
 }
 
 // backOnSource says whether the domain's device is the source itself.
-func (d Disk) backOnSource(s State) bool {
-	path := d.Source
+func (d Disk) backOnSource(s State) bool { return over(s.Top, d.sourceDevice(s)) }
+
+// sourceDevice is the path of the block device that the source is.
+func (d Disk) sourceDevice(s State) string {
 	if s.Loop != nil {
-		path = s.Loop.Path
+		return s.Loop.Path
 	}
+	return d.Source
+}
+
+// over says whether one of our devices is all of the block device at path.
+func over(leg dm.Device, path string) bool {
 	dev, err := blkdev.Stat(path)
-	return err == nil && s.Top.LinearOver(dev.Number)
+	return err == nil && leg.LinearOver(dev.Number)
 }
 
 // member is the array's member on a leg; the boolean is false when there is none.
@@ -197,7 +204,7 @@ func (s State) member(leg dm.Device) (md.Member, bool) {
 // Complete says whether the destination has everything that the domain wrote.
 func (s State) Complete() bool {
 	m, ok := s.member(s.Destination)
-	return ok && m.InSync()
+	return s.Phase != Returned && ok && m.InSync()
 }
 
 // Intact says the same of the source.

@@ -63,6 +63,19 @@ func TestPhase(t *testing.T) {
 	}
 }
 
+// What a domain writes after abort has put it onto the image again, past an array
+// that still stands, is not on the volume.
+func TestCompleteAfterReturn(t *testing.T) {
+	to := device("x-destination", 3, "")
+	s := State{Phase: Synced, Destination: to, MD: md.Status{Members: []md.Member{{Node: to.Node(), State: "in_sync"}}}}
+	if !s.Complete() {
+		t.Error("a volume in sync is not complete")
+	}
+	if s.Phase = Returned; s.Complete() {
+		t.Error("complete, although the domain writes past it")
+	}
+}
+
 func TestRemember(t *testing.T) {
 	rec := func(boot, kind string, data any) journal.Record {
 		raw, err := json.Marshal(data)

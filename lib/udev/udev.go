@@ -21,22 +21,25 @@ const dir = "/run/udev/rules.d"
 
 // rules run behind those that look into a device (60-persistent-storage,
 // 63-md-raid-arrays) and before those that act on what was found
-// (64-md-raid-assembly, 69-lvm).
+// (64-md-raid-assembly, 69-lvm). Only the links by which we know our devices stay.
+// Without a watch udev does not have the kernel look for partitions again whenever
+// a program closes a device that it wrote to.
 const rules = `# Disks of guests, while xenlvm mirrors them: not this host's business.
 SUBSYSTEM!="block", GOTO="xenlvm_end"
-ENV{DM_UUID}=="XENLVM-*", GOTO="xenlvm_hide"
-ENV{MD_DEVNAME}=="%[1]s", GOTO="xenlvm_hide"
-KERNEL=="loop*", ATTR{loop/backing_file}=="%[2]s", GOTO="xenlvm_hide"
+ENV{DM_UUID}=="XENLVM-*", SYMLINK="mapper/$env{DM_NAME}", GOTO="xenlvm_hide"
+ENV{MD_DEVNAME}=="%[1]s", ENV{DEVTYPE}=="disk", SYMLINK="md/%[1]s", GOTO="xenlvm_hide"
+ENV{MD_DEVNAME}=="%[1]s", SYMLINK="", GOTO="xenlvm_hide"
+KERNEL=="loop*", ATTR{loop/backing_file}=="%[2]s", SYMLINK="", GOTO="xenlvm_hide"
 GOTO="xenlvm_end"
 LABEL="xenlvm_hide"
-SYMLINK-="disk/by-uuid/$env{ID_FS_UUID_ENC} disk/by-label/$env{ID_FS_LABEL_ENC}"
+OPTIONS+="nowatch"
 ENV{ID_FS_TYPE}="", ENV{ID_FS_USAGE}="", ENV{SYSTEMD_READY}="0"
 LABEL="xenlvm_end"
 `
 
-// Hide is the step that hides what is in the image file, the array and the
-// device-mapper devices (UUID XENLVM-…) of the mirror called name.
-func Hide(r run.Runner, name, image string) step.Step {
+// Hide is the step that hides what is in the image file, the array (/dev/md/ARRAY)
+// and the device-mapper devices (UUID XENLVM-…) of the mirror called name.
+func Hide(r run.Runner, name, array, image string) step.Step {
 	path := File(name)
 	return step.Step{
 		What: "keep udev off the disk " + name,
@@ -44,7 +47,7 @@ func Hide(r run.Runner, name, image string) step.Step {
 			if err := os.MkdirAll(dir, 0o755); err != nil {
 				return err
 			}
-			if err := os.WriteFile(path, fmt.Appendf(nil, rules, pattern(name), pattern(image)), 0o644); err != nil {
+			if err := os.WriteFile(path, fmt.Appendf(nil, rules, pattern(array), pattern(image)), 0o644); err != nil {
 				return err
 			}
 			return reload(ctx, r)

@@ -1,0 +1,37 @@
+package main
+
+import (
+	"errors"
+	"slices"
+	"testing"
+
+	"xenlvm/lib/fault"
+	"xenlvm/lib/mirror"
+)
+
+func TestNamesLost(t *testing.T) {
+	k := mirror.Known{Disk: mirror.Disk{Domain: "my vm", VDev: "xvda", Source: "/srv/a b.img", Destination: "/dev/vg0/a"}}
+	for _, tt := range []struct {
+		name        string
+		used, alone bool
+		want        string
+	}{
+		{"the domain runs on the mirror", true, true, "its configuration names /dev/vg0/a already: domuswitch revert --yes 'my vm' && mdmirror abort 'my vm'"},
+		{"it may have run past it", false, true, "its configuration names /dev/vg0/a already: domuswitch revert 'my vm' && mdmirror abort 'my vm'"},
+		{"another disk was switched", true, false, "other disks may be on their volumes for good, so give back this one only: " +
+			"name /srv/a b.img as xvda in the configuration of my vm, then: mdmirror abort '/srv/a b.img'"},
+	} {
+		if got := fault.Hints(namesLost(errors.New("it failed"), k, tt.used, tt.alone)); !slices.Equal(got, []string{tt.want}) {
+			t.Errorf("%s: %q, want %q", tt.name, got, tt.want)
+		}
+	}
+}
+
+// A switch that was interrupted goes on: what is configured is right.
+func TestNotSwitched(t *testing.T) {
+	k := mirror.Known{Disk: mirror.Disk{Domain: "vm3", VDev: "xvda"}}
+	err := newCommand().notSwitched(&target{}, k, fault.ErrInterrupted)
+	if got := fault.Hints(err); !slices.Equal(got, []string{"the domain goes on as it was; go on: mdmirror finish vm3"}) || !errors.Is(err, fault.ErrInterrupted) {
+		t.Errorf("%v, hints %q", err, got)
+	}
+}

@@ -1,0 +1,65 @@
+package md
+
+import (
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"xenlvm/lib/units"
+)
+
+// fake is an array of 4 MiB in a sysfs of files.
+func fake(t *testing.T, attributes map[string]string) Array {
+	t.Helper()
+	old := sysfs
+	sysfs = t.TempDir()
+	t.Cleanup(func() { sysfs = old })
+	a := Array{Path: "/dev/md127", Size: 4 << 20}
+	if err := os.MkdirAll(a.block("md"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	all := map[string]string{"sync_action": "idle", "array_state": "clean", "sync_completed": "none", "mismatch_cnt": "0", "sync_min": "0", "sync_max": "max"}
+	for name, value := range attributes {
+		all[name] = value
+	}
+	for name, value := range all {
+		if err := os.WriteFile(filepath.Join(a.block("md"), name), []byte(value+"\n"), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return a
+}
+
+// Md would go on where a check stopped.
+func TestCheckBeginsAnew(t *testing.T) {
+	a := fake(t, map[string]string{"sync_action": "check", "sync_min": "4096", "sync_max": "8192"})
+	if err := a.Check(); err != nil {
+		t.Fatal(err)
+	}
+	for name, want := range map[string]string{"sync_min": "0", "sync_max": "8192", "sync_action": "check"} {
+		if got, err := a.read(name); got != want || err != nil {
+			t.Errorf("%s is %q, %v; want %q", name, got, err, want)
+		}
+	}
+}
+
+func TestChecked(t *testing.T) {
+	for _, tt := range []struct {
+		name, min, max, mismatches string
+		differ                     units.Bytes
+		fails                      bool
+	}{
+		{"equal", "0", "max", "0", 0, false},
+		{"different", "0", "max", "128", 128 * 512, false},
+		{"interrupted", "4096", "8192", "0", 0, true},
+		{"interrupted before md noted how far it was", "0", "8192", "0", 0, true},
+		{"one that somebody else began, interrupted", "4096", "max", "0", 0, true},
+	} {
+		a := fake(t, map[string]string{"sync_min": tt.min, "sync_max": tt.max, "mismatch_cnt": tt.mismatches})
+		differ, err := a.Checked()
+		if differ != tt.differ || (err != nil) != tt.fails || tt.fails && !strings.Contains(err.Error(), "interrupted") {
+			t.Errorf("%s: %d, %v", tt.name, differ, err)
+		}
+	}
+}
