@@ -1,10 +1,13 @@
 package md
 
 import (
+	"errors"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"golang.org/x/sys/unix"
 
 	"xenlvm/lib/units"
 )
@@ -29,6 +32,30 @@ func fake(t *testing.T, attributes map[string]string) Array {
 		}
 	}
 	return a
+}
+
+// Md makes the text anew for each read(2); here it does so for whoever asks twice.
+func TestAttributeIsReadOnce(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "sync_completed")
+	if err := unix.Mkfifo(path, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	got, written := make(chan string), make(chan error, 1)
+	go func() {
+		f, err := os.OpenFile(path, os.O_WRONLY, 0)
+		if err == nil {
+			_, err = f.WriteString("96 / 98304\n")
+		}
+		if first := <-got; first != "96 / 98304" {
+			t.Errorf("read %q", first)
+		}
+		written <- errors.Join(err, f.Close())
+	}()
+	text, err := attribute(path) // a second read would wait for ever
+	got <- text
+	if err := errors.Join(err, <-written); err != nil {
+		t.Error(err)
+	}
 }
 
 // Md would go on where a check stopped.

@@ -9,6 +9,7 @@ package md
 import (
 	"errors"
 	"fmt"
+	"io"
 	"math"
 	"os"
 	"path/filepath"
@@ -113,9 +114,22 @@ func Over(kernelName string) (Array, bool, error) {
 func (a Array) block(name string) string     { return filepath.Join(sysfs, filepath.Base(a.Path), name) }
 func (a Array) attribute(name string) string { return a.block("md/" + name) }
 
-func (a Array) read(name string) (string, error) {
-	b, err := os.ReadFile(a.attribute(name))
-	return strings.TrimSpace(string(b)), err
+func (a Array) read(name string) (string, error) { return attribute(a.attribute(name)) }
+
+// attribute reads a file of sysfs by one read(2). For a second one md makes the text
+// anew, which may have become longer: the end of that would follow the first.
+func attribute(path string) (string, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return "", err
+	}
+	defer f.Close()
+	b := make([]byte, 4096) // no attribute is longer
+	n, err := f.Read(b)
+	if err == io.EOF {
+		err = nil
+	}
+	return strings.TrimSpace(string(b[:n])), err
 }
 
 // Status asks the kernel. The error is os.ErrNotExist when the array is gone.
@@ -177,16 +191,16 @@ func (a Array) members() ([]Member, error) {
 	var members []Member
 	for _, dir := range dirs {
 		m := Member{Node: "/dev/" + strings.TrimPrefix(filepath.Base(dir), "dev-"), Slot: -1}
-		state, err := os.ReadFile(dir + "/state")
-		slot, err2 := os.ReadFile(dir + "/slot")
+		state, err := attribute(dir + "/state")
+		slot, err2 := attribute(dir + "/slot")
 		if errors.Is(errors.Join(err, err2), os.ErrNotExist) {
 			continue // removed meanwhile
 		}
 		if err := errors.Join(err, err2); err != nil {
 			return nil, err
 		}
-		m.State = strings.TrimSpace(string(state))
-		if n, err := strconv.Atoi(strings.TrimSpace(string(slot))); err == nil {
+		m.State = state
+		if n, err := strconv.Atoi(slot); err == nil {
 			m.Slot = n
 		}
 		members = append(members, m)

@@ -1,6 +1,6 @@
 #!/bin/bash
 # the lab's own: a host that goes down loses what was not synced, and the judge sees a record that was lost by it
-# lab: vg=2G boots=2 time=600
+# lab: suites=bookworm:full vg=2G boots=2 time=600
 . /lab/lib.sh
 
 verified() { wait_for 120 lab_said vm3 '^GUEST verified disk=xvda ' "$1" || fail "it does not verify its records"; }

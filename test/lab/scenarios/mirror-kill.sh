@@ -1,6 +1,6 @@
 #!/bin/bash
 # mdmirror is killed right before each of its steps: what is left is told, goes on and can be taken back
-# lab: vg=2G time=1500
+# lab: suites=bookworm:full vg=2G time=1500
 . /lab/lib.sh
 
 # killed N COMMAND...: mdmirror is killed right before its Nth step; false when it has
