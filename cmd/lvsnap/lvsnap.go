@@ -22,19 +22,20 @@ import (
 
 // options are the flags.
 type options struct {
-	size, name, image, extend string
-	at                        float64
+	size, name, image, extend, file string
+	at                              float64
 }
 
 func tool() cli.Tool {
 	var o options
 	return cli.Tool{
 		Name:    "lvsnap",
-		Summary: "LVM snapshots to copy from: create, mount, list, watch, remove",
+		Summary: "LVM snapshots to copy from: create, mount, list, watch, remove, and see what changed",
 		Flags: func(fs *flag.FlagSet) {
 			fs.StringVar(&o.size, "size", snap.DefaultCOW, "COW space of a thick snapshot, or room in the pool of a thin one: a `SIZE` such as 5G, or a share of the origin such as 10%ORIGIN")
 			fs.StringVar(&o.name, "name", "", "`NAME` of the snapshot (default: ORIGIN-snap)")
 			fs.StringVar(&o.image, "image", "", "mount the file system inside the image at this `PATH` of the snapshot, by way of a read-only loop device")
+			fs.StringVar(&o.file, "file", "", "what changed in the file at this `PATH` of the origin's file system, not on all of the origin")
 			fs.StringVar(&o.extend, "extend", "", "extend the snapshot by this `SIZE` or share of the origin whenever it is --at full")
 			fs.Float64Var(&o.at, "at", snap.DefaultExtendAt, "`PERCENT` in use at which --extend extends")
 		},
@@ -43,6 +44,7 @@ func tool() cli.Tool {
 			{Name: "mount", Args: "VG/SNAP DIR", Min: 2, Max: 2, Summary: "mount a snapshot, or an image inside it, read-only on DIR", Flags: []string{"image"}, Run: o.mount},
 			{Name: "list", Args: "[VG]", Max: 1, Summary: "list snapshots: SNAPSHOT ORIGIN SIZE USED STATE OWNER, separated by TAB", Run: o.list},
 			{Name: "watch", Args: "VG/SNAP", Min: 1, Max: 1, Summary: "look at a snapshot every second until it is removed; fail at once when it is lost, or its thin pool nearly full", Flags: []string{"extend", "at"}, Run: o.watch},
+			{Name: "changed", Args: "VG/SNAP", Min: 1, Max: 1, Summary: "print what changed on the origin since the snapshot was taken, as lines OFFSET LENGTH in bytes", Flags: []string{"file"}, Run: o.changed},
 			{Name: "remove", Args: "VG/SNAP", Min: 1, Max: 1, Summary: "remove a snapshot of ours with all mounts and loop devices on it", Run: o.remove},
 		},
 	}
@@ -75,6 +77,11 @@ func findSnapshot(ctx context.Context, e *cli.Env, spec string) (lvm.LV, error) 
 		return lv, fault.Refuse("cannot use %s: it is not a snapshot", lv.Spec())
 	}
 	return lv, nil
+}
+
+// lost refuses to do something with a snapshot that overflowed.
+func lost(do string, lv lvm.LV) error {
+	return fault.Hint(fault.Refuse("cannot %s snapshot %s: %w", do, lv.Spec(), lvm.ErrLost), "lvsnap remove %s", lv.Spec())
 }
 
 func (o *options) create(ctx context.Context, e *cli.Env, args []string) error {
@@ -116,7 +123,7 @@ func (o *options) mount(ctx context.Context, e *cli.Env, args []string) error {
 		return err
 	}
 	if lv.Invalid {
-		return fault.Hint(fault.Refuse("cannot mount snapshot %s: %w", lv.Spec(), lvm.ErrLost), "lvsnap remove %s", lv.Spec())
+		return lost("mount", lv)
 	}
 	point, err := filepath.Abs(args[1])
 	if err != nil {

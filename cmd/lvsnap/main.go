@@ -1,5 +1,5 @@
-// Lvsnap makes, mounts, lists, watches and removes LVM snapshots. Its manual is
-// lvsnap.8 in this directory.
+// Lvsnap makes, mounts, lists, watches and removes LVM snapshots, and tells what
+// changed since they were taken. Its manual is lvsnap.8 in this directory.
 package main
 
 import (

@@ -106,6 +106,7 @@ var packages = map[string]string{
 	"mkfs.ext2": "e2fsprogs", "mkfs.ext3": "e2fsprogs", "mkfs.ext4": "e2fsprogs", "mke2fs": "e2fsprogs",
 	"dumpe2fs": "e2fsprogs", "tune2fs": "e2fsprogs", "mkfs.xfs": "xfsprogs", "xfs_admin": "xfsprogs",
 	"xfs_db": "xfsprogs", "mkfs.btrfs": "btrfs-progs", "mkswap": "util-linux", "blkid": "util-linux",
+	"thin_delta": "thin-provisioning-tools",
 }
 
 // Missing says that a program is not installed, and which Debian package has it.
