@@ -89,6 +89,9 @@ func (t *target) lines(state mapping.State, destination func(mirror.Known) strin
 
 // begin finds what arg names, locks the domain and reads its journal.
 func (c *command) begin(e *cli.Env, verb, arg string) (t *target, release func(), err error) {
+	if _, err := c.rate(); err != nil {
+		return nil, nil, err
+	}
 	if err := host.NeedRoot(verb + " a mirror"); err != nil {
 		return nil, nil, err
 	}

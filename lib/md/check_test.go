@@ -58,6 +58,23 @@ func TestAttributeIsReadOnce(t *testing.T) {
 	}
 }
 
+func TestLimit(t *testing.T) {
+	a := fake(t, nil)
+	for _, tt := range []struct {
+		limit     units.Bytes
+		low, high string
+	}{{0, "1000", "104857600"}, {4 << 20, "1000", "4096"}, {100, "1", "1"}, {7 << 60, "1000", "104857600"}} {
+		if err := a.Limit(tt.limit); err != nil {
+			t.Fatal(err)
+		}
+		low, err := a.read("sync_speed_min")
+		high, err2 := a.read("sync_speed_max")
+		if low != tt.low || high != tt.high || errors.Join(err, err2) != nil {
+			t.Errorf("%d: %s to %s, %v; want %s to %s", tt.limit, low, high, errors.Join(err, err2), tt.low, tt.high)
+		}
+	}
+}
+
 // Md would go on where a check stopped.
 func TestCheckBeginsAnew(t *testing.T) {
 	a := fake(t, map[string]string{"sync_action": "check", "sync_min": "4096", "sync_max": "8192"})

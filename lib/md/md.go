@@ -220,9 +220,10 @@ func order(m Member) int {
 // Limit bounds recovery and checks to perSecond bytes; 0 lifts the bound, which
 // by default is 200 MB/s.
 func (a Array) Limit(perSecond units.Bytes) error {
-	kib := int64(perSecond >> 10)
+	const none = 100 << 20 // KiB; md takes numbers of 31 bits
+	kib := min(int64(perSecond>>10), none)
 	if perSecond == 0 {
-		kib = 100 << 20
+		kib = none
 	}
 	low := min(kib, 1000) // what md takes although the guest is busy, its default
 	return errors.Join(a.write("sync_speed_min", fmt.Sprint(max(low, 1))), a.write("sync_speed_max", fmt.Sprint(max(kib, 1))))
