@@ -324,3 +324,28 @@ func TestStatusOfRefusals(t *testing.T) {
 		t.Errorf("status of %v", err)
 	}
 }
+
+// What the file system itself protects is not replaced by way of its directory.
+func TestImmutable(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("only root can make a file immutable")
+	}
+	for _, what := range []string{"file", "directory"} {
+		dir := t.TempDir()
+		write(t, dir+"/f", "old", 0o600)
+		f := mustRead(t, dir+"/f")
+		protected := map[string]string{"file": dir + "/f", "directory": dir}[what]
+		if out, err := exec.Command("chattr", "+i", protected).CombinedOutput(); err != nil {
+			t.Fatalf("chattr: %v: %s", err, out)
+		}
+		t.Cleanup(func() {
+			if out, err := exec.Command("chattr", "-i", protected).CombinedOutput(); err != nil {
+				t.Errorf("chattr: %v: %s", err, out)
+			}
+		})
+		if err := f.Replace([]byte("new")); !errors.Is(err, unix.EPERM) {
+			t.Errorf("%s: %v; want EPERM", what, err)
+		}
+		holds(t, dir, map[string]string{"f": "old"})
+	}
+}

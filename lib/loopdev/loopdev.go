@@ -13,6 +13,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -144,6 +145,14 @@ func List(match func(Device) bool) ([]*Device, error) {
 	return found, nil
 }
 
+// IsOf says whether the file behind d is what path leads to.
+func (d *Device) IsOf(path string) bool {
+	var st unix.Stat_t
+	return unix.Stat(path, &st) == nil && d.of(st)
+}
+
+func (d *Device) of(st unix.Stat_t) bool { return d.Dev == blkdev.NumberOf(st.Dev) && d.Ino == st.Ino }
+
 // Same are the numbers of the block devices whose bytes are those of path: the
 // loop devices of a file, or the block device itself.
 func Same(path string) ([]blkdev.Number, error) {
@@ -154,7 +163,7 @@ func Same(path string) ([]blkdev.Number, error) {
 	if st.Mode&unix.S_IFMT == unix.S_IFBLK {
 		return []blkdev.Number{blkdev.NumberOf(st.Rdev)}, nil
 	}
-	loops, err := List(func(d Device) bool { return d.Dev == blkdev.NumberOf(st.Dev) && d.Ino == st.Ino })
+	loops, err := List(func(d Device) bool { return d.of(st) })
 	if err != nil {
 		return nil, err
 	}
@@ -165,6 +174,13 @@ func Same(path string) ([]blkdev.Number, error) {
 		}
 	}
 	return numbers, nil
+}
+
+// LeadsTo says whether dev is the block device at path, a loop device of the file
+// there, or is built on either.
+func LeadsTo(dev blkdev.Device, path string) bool {
+	same, err := Same(path)
+	return err == nil && slices.ContainsFunc(same, dev.DependsOn)
 }
 
 // detachLimit is how long Detach waits for others to close the device: the

@@ -22,6 +22,7 @@ import (
 const (
 	TagIncomplete = "xenlvm.incomplete" // a destination that is not verified
 	TagSnapshot   = "xenlvm.snapshot"   // a snapshot that may be removed
+	TagBase       = "xenlvm.base"       // beside it: kept to tell the next pass what changed
 	tagDomain     = "xenlvm.domain."    // + the domain for which it was made
 )
 
@@ -152,6 +153,9 @@ func parseReport(name, key string, out []byte) ([]row, error) {
 	if err := json.Unmarshal(out, &doc); err != nil {
 		return nil, fmt.Errorf("cannot read the report of %s: %w", name, err)
 	}
+	if len(doc.Report) == 0 { // one without volumes has an empty list
+		return nil, fmt.Errorf("cannot read the report of %s: there is none", name)
+	}
 	var rows []row
 	for _, r := range doc.Report {
 		rows = append(rows, r[key]...)
@@ -160,8 +164,8 @@ func parseReport(name, key string, out []byte) ([]row, error) {
 }
 
 func (r row) bytes(field string) units.Bytes {
-	n, _ := strconv.ParseInt(r[field], 10, 64)
-	return units.Bytes(n)
+	n, _ := units.Count(r[field], 1) // "" where it does not apply
+	return n
 }
 
 func (r row) number(field string) uint32 {

@@ -122,6 +122,18 @@ func TestReport(t *testing.T) {
 	}
 }
 
+// What is no report is not one without volumes: something may be there.
+func TestNoReport(t *testing.T) {
+	for _, out := range []string{"", "{}", `{"report":[]}`, "Consider pruning vg0.\n" + `{"report":[{"lv":[]}]}`, `{"report":[{"lv":[{"lv_size":1}]}]}`} {
+		if lvs, err := LVs(t.Context(), answer(out), ""); err == nil || !strings.HasPrefix(err.Error(), "cannot read the report of lvs: ") {
+			t.Errorf("%q: %v, %v", out, lvs, err)
+		}
+	}
+	if lvs, err := LVs(t.Context(), answer(`{"report":[{"lv":[]}],"log":[]}`), ""); err != nil || len(lvs) != 0 {
+		t.Errorf("no volumes: %v, %v", lvs, err)
+	}
+}
+
 func TestCommands(t *testing.T) {
 	thick, thin := LV{VG: "vg0", Name: "images", Type: "linear"}, LV{VG: "vg0", Name: "timages", Type: "thin", Pool: "pool"}
 	for want, got := range map[string]string{

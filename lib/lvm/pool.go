@@ -63,7 +63,13 @@ func FindPool(ctx context.Context, r run.Runner, vg, pool string) (Pool, error) 
 	usage := func(size, percent string) (Usage, error) {
 		used, err := strconv.ParseFloat(rows[0][percent], 64)
 		whole := rows[0].bytes(size)
-		return Usage{Used: units.Bytes(float64(whole) * used / 100), Size: whole}, err
+		if err == nil && (whole == 0 || !(used >= 0 && used <= 100)) { // not a number is neither
+			err = fmt.Errorf("%s is %q, %s %q", size, rows[0][size], percent, rows[0][percent])
+		}
+		if err != nil {
+			return Usage{}, err
+		}
+		return Usage{Used: units.Bytes(float64(whole) * used / 100), Size: whole}, nil
 	}
 	data, err1 := usage("lv_size", "data_percent")
 	metadata, err2 := usage("lv_metadata_size", "metadata_percent")
@@ -85,14 +91,17 @@ func ParsePool(status string) (Pool, error) {
 	if len(f) < 8 || f[2] != "thin-pool" {
 		return Pool{}, fmt.Errorf("unknown status %q of a thin pool", status)
 	}
-	sectors, err1 := strconv.ParseInt(f[1], 10, 64)
+	size, err1 := units.Count(f[1], units.Sector)
 	metadata, err2 := parseBlocks(f[4], 4096)
 	data, err3 := parseBlocks(f[5], 1)
 	if err := errors.Join(err1, err2, err3); err != nil {
 		return Pool{}, fmt.Errorf("unknown status %q of a thin pool: %w", status, err)
 	}
 	// The size of the data's blocks is not told: the device has so many of them.
-	block := units.Bytes(sectors) * units.Sector / data.Size
+	block := size / data.Size
+	if block == 0 || data.Used > data.Size || metadata.Used > metadata.Size {
+		return Pool{}, fmt.Errorf("unknown status %q of a thin pool", status)
+	}
 	p := Pool{Data: Usage{data.Used * block, data.Size * block}, Metadata: metadata}
 	if f[7] != "rw" {
 		return p, fmt.Errorf("%w: it is in the state %s", ErrPoolFull, f[7])

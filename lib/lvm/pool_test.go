@@ -30,7 +30,8 @@ func TestParsePool(t *testing.T) {
 			t.Errorf("ParsePool(%q) = %+v with room for %d, %v; want %+v, %d, full %v", tt.status, got, got.Room(), err, tt.want, tt.room, tt.full)
 		}
 	}
-	for _, in := range []string{"", "0 1 linear 252:3 0", "0 1 thin-pool 1 x 1/2 - rw", "0 1 thin-pool 1 1/2 0/0 - rw", "x 1 thin-pool 1 1/2 1 - rw"} {
+	for _, in := range []string{"", "0 1 linear 252:3 0", "0 1 thin-pool 1 x 1/2 - rw", "0 1 thin-pool 1 1/2 0/0 - rw", "x 1 thin-pool 1 1/2 1 - rw",
+		"0 2097152 thin-pool 1 1/2 16385/16384 - rw", "0 -2097152 thin-pool 1 1/2 1/2 - rw", "0 1 thin-pool 1 1/2 0/16384 - rw"} {
 		if p, err := ParsePool(in); err == nil || errors.Is(err, ErrPoolFull) {
 			t.Errorf("ParsePool(%q) = %+v, %v; want an error that does not say full", in, p, err)
 		}
@@ -62,7 +63,13 @@ func TestFindPool(t *testing.T) {
 	if want := (Pool{Usage{48, 1000}, Usage{1 << 20, 4 << 20}}); err != nil || got != want {
 		t.Errorf("FindPool = %+v, %v; want %+v", got, err, want)
 	}
-	for name, a := range map[string]answer{"none": row(""), "inactive": row(`{"lv_size":"1000", "data_percent":"", "lv_metadata_size":"4194304", "metadata_percent":""}`)} {
+	for name, a := range map[string]answer{
+		"none":             row(""),
+		"inactive":         row(`{"lv_size":"1000", "data_percent":"", "lv_metadata_size":"4194304", "metadata_percent":""}`),
+		"not a number":     row(`{"lv_size":"1000", "data_percent":"NaN", "lv_metadata_size":"4194304", "metadata_percent":"25.00"}`),
+		"more than all":    row(`{"lv_size":"1000", "data_percent":"4.80", "lv_metadata_size":"4194304", "metadata_percent":"100.01"}`),
+		"without metadata": row(`{"lv_size":"1000", "data_percent":"4.80", "lv_metadata_size":"", "metadata_percent":"25.00"}`),
+	} {
 		if p, err := FindPool(t.Context(), a, "vg0", "pool"); err == nil {
 			t.Errorf("%s: FindPool = %+v; want an error", name, p)
 		}

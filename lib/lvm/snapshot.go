@@ -3,7 +3,6 @@ package lvm
 import (
 	"errors"
 	"fmt"
-	"strconv"
 	"strings"
 
 	"xenlvm/lib/units"
@@ -70,13 +69,13 @@ func parseStatus(line string) (Usage, error) {
 // parseBlocks reads USED/TOTAL, which are counted in blocks.
 func parseBlocks(s string, block units.Bytes) (Usage, error) {
 	used, total, _ := strings.Cut(s, "/")
-	u, err1 := strconv.ParseInt(used, 10, 64)
-	t, err2 := strconv.ParseInt(total, 10, 64)
+	u, err1 := units.Count(used, block)
+	t, err2 := units.Count(total, block)
 	if err := errors.Join(err1, err2); err != nil {
 		return Usage{}, err
 	}
-	if u < 0 || t <= 0 {
+	if t == 0 {
 		return Usage{}, fmt.Errorf("%s is no share", s)
 	}
-	return Usage{units.Bytes(u) * block, units.Bytes(t) * block}, nil
+	return Usage{u, t}, nil
 }

@@ -43,6 +43,16 @@ func Parse(s string) (Bytes, error) {
 	return Bytes(v * factor), nil
 }
 
+// Count reads a number of units, as the kernel and LVM print sizes: so many bytes
+// they are together. What is negative, or too large for Bytes, is an error.
+func Count(s string, unit Bytes) (Bytes, error) {
+	n, err := strconv.ParseInt(s, 10, 64)
+	if err != nil || n < 0 || n > math.MaxInt64/int64(unit) {
+		return 0, fmt.Errorf("%q is no number of units of %s", s, unit)
+	}
+	return Bytes(n) * unit, nil
+}
+
 // Share is a size, or a percentage of something else's size.
 type Share struct {
 	Size    Bytes
@@ -91,7 +101,11 @@ func (b Bytes) String() string {
 	}
 }
 
-// RoundUp is the smallest multiple of unit that holds b.
+// RoundUp is the smallest multiple of unit that holds b, or the largest there is.
 func (b Bytes) RoundUp(unit Bytes) Bytes {
-	return (b + unit - 1) / unit * unit
+	down := b / unit * unit
+	if down == b || down > math.MaxInt64-unit {
+		return down
+	}
+	return down + unit
 }

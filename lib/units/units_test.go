@@ -1,6 +1,9 @@
 package units
 
-import "testing"
+import (
+	"math"
+	"testing"
+)
 
 func TestParse(t *testing.T) {
 	for in, want := range map[string]Bytes{
@@ -32,6 +35,19 @@ func TestShare(t *testing.T) {
 	}
 }
 
+func TestCount(t *testing.T) {
+	for in, want := range map[string]Bytes{"0": 0, "8": 4096, "18014398509481983": 1<<63 - 512} {
+		if got, err := Count(in, Sector); err != nil || got != want {
+			t.Errorf("Count(%q) = %d, %v; want %d", in, got, err, want)
+		}
+	}
+	for _, in := range []string{"", "-1", "x", "1.5", " 1", "18014398509481984", "9223372036854775808"} {
+		if got, err := Count(in, Sector); err == nil || got != 0 {
+			t.Errorf("Count(%q) = %d, %v; want an error", in, got, err)
+		}
+	}
+}
+
 func TestString(t *testing.T) {
 	for in, want := range map[Bytes]string{
 		0: "0 B", 1023: "1023 B", 1024: "1.00 KiB", 1536: "1.50 KiB", 1 << 20: "1.00 MiB", 1023 << 10: "1.00 MiB",
@@ -44,7 +60,7 @@ func TestString(t *testing.T) {
 }
 
 func TestRoundUp(t *testing.T) {
-	for _, tt := range []struct{ b, unit, want Bytes }{{0, 4, 0}, {1, 4, 4}, {4, 4, 4}, {5, 4, 8}} {
+	for _, tt := range []struct{ b, unit, want Bytes }{{0, 4, 0}, {1, 4, 4}, {4, 4, 4}, {5, 4, 8}, {math.MaxInt64 - 1, 4 << 20, math.MaxInt64 / (4 << 20) * (4 << 20)}} {
 		if got := tt.b.RoundUp(tt.unit); got != tt.want {
 			t.Errorf("%d.RoundUp(%d) = %d; want %d", tt.b, tt.unit, got, tt.want)
 		}
