@@ -74,6 +74,18 @@ func Stat(path string) (Device, error) {
 	return d, nil
 }
 
+// SameFile says whether two paths lead to one file, or to one block device.
+func SameFile(a, b string) bool {
+	var x, y unix.Stat_t
+	if unix.Stat(a, &x) != nil || unix.Stat(b, &y) != nil {
+		return false
+	}
+	if x.Mode&unix.S_IFMT == unix.S_IFBLK && y.Mode&unix.S_IFMT == unix.S_IFBLK {
+		return x.Rdev == y.Rdev
+	}
+	return x.Dev == y.Dev && x.Ino == y.Ino
+}
+
 // sysfs is the device's directory in sysfs.
 func (d Device) sysfs() string { return "/sys/dev/block/" + d.Number.String() }
 

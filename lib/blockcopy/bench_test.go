@@ -28,7 +28,7 @@ func BenchmarkCopy(b *testing.B) {
 	report(b, st)
 }
 
-// BenchmarkDelta is a second copy in which one block of 64 KiB in 256 changed.
+// BenchmarkDelta is a second copy in which one block in 256 changed.
 func BenchmarkDelta(b *testing.B) {
 	src := all(noise(benchSize, 1))
 	dst := scratch(b, nil)
@@ -40,7 +40,7 @@ func BenchmarkDelta(b *testing.B) {
 	var st Stats
 	for b.Loop() {
 		b.StopTimer()
-		for off := 0; off < benchSize; off += 256 * defaultBlock {
+		for off := 0; off < benchSize; off += 256 * minBlock {
 			src.b[off]++
 		}
 		b.StartTimer()

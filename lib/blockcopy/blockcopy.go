@@ -7,8 +7,12 @@
 // It returns the digests of the source. A second Copy that is given them as
 // Options.Before reads the source once, the destination never, and writes the
 // blocks that differ. Verify reads the destination from the device and
-// compares it with the digests. Where digests are lost, Scan makes them from
-// the destination.
+// compares it with the digests; Sample does so at random. Where digests are
+// lost, Scan makes them from the destination.
+//
+// What an interrupted Copy had done is in the digests that it gave to
+// Options.Checkpoint. They know only some blocks: as Before they let the next
+// Copy write the others, whatever the destination holds there.
 //
 // Copy trusts Source.Data: what it leaves out is not read. It never guesses: a
 // read error, a source shorter than it said, a failed flush all end the copy.
@@ -20,22 +24,12 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"math"
 	"os"
-	"sync"
 	"time"
-
-	"golang.org/x/time/rate"
 
 	"xenlvm/lib/directio"
 	"xenlvm/lib/extent"
 )
-
-// chunkSize is the size of one request to the source and the largest to the
-// destination. With the default workers 4 MiB are under way.
-const chunkSize = 1 << 20
-
-const defaultWorkers = 4
 
 // Source is an image of fixed size. ReadAt is called from several goroutines
 // at once; bytes outside Data must read as zeros.
@@ -47,31 +41,45 @@ type Source interface {
 	Data() (extent.Set, error)
 }
 
-// Options of a Copy; the zero value is a good one. Verify uses BytesPerSecond,
-// Workers and Progress, Scan uses BlockSize as well.
+// Options of a Copy; the zero value is a good one. What other functions use is
+// Direct, Yield, BytesPerSecond, Workers and Progress; Scan uses BlockSize as well.
 type Options struct {
 	// BlockSize is the number of bytes under one digest and the unit of a
-	// delta: a power of two, 4 KiB to 1 MiB. 0 is that of Before, or 64 KiB
-	// (more for sources above 64 GiB).
+	// delta: a power of two, 4 KiB to 8 MiB. 0 is that of Before, or 4 KiB
+	// (more for sources above 4 GiB).
 	BlockSize int
-	// Before is what the destination holds, as an earlier Copy onto it or a
-	// Scan of it returned. Only blocks that differ from it are written or
-	// zeroed, and the rest of the destination is not touched.
+	// Before is what the destination holds, as an earlier Copy onto it, its
+	// Checkpoint or a Scan returned. Only blocks that differ from it are written
+	// or zeroed, and the rest of the destination is not touched. The source may
+	// have another size now: what was added, and all that the destination holds
+	// behind the source, is not known then.
 	Before *Digests
-	// Only limits a delta to the blocks that these ranges touch: the caller
-	// knows that the others did not change since Before, which is required.
+	// Only limits a delta to the blocks that these ranges touch and those that
+	// Before does not know: the caller knows that the others did not change since
+	// Before, which is required.
 	Only *extent.Set
 	// KnownZero says that a first copy finds a destination of zeros.
 	KnownZero bool
+	// Checkpoint is called about once a second with the digests of what is equal
+	// in source and destination, and on the device, by then. They must not be
+	// used after it returned. Its error ends the Copy.
+	Checkpoint func(*Digests) error
+	// Direct says whether the destination is written, or read, past the page
+	// cache. Verify and Scan read from the device in every mode.
+	Direct directio.Mode
+	// Yield is called before every request, from several goroutines at once, and
+	// returns when the request may be made.
+	Yield func(context.Context)
 	// BytesPerSecond limits reading, and thereby writing. 0 is no limit.
 	BytesPerSecond int64
-	// Workers is the number of requests under way. 0 is 4.
+	// Workers is the number of requests under way. 0 is 8, or 2 larger ones
+	// where the disk of the destination turns.
 	Workers int
 	// Progress is called after every request, never twice at a time.
 	Progress func(Progress)
 }
 
-// Progress tells how far a Copy or Verify is, in bytes.
+// Progress tells how far a pass is, in bytes.
 type Progress struct {
 	Total   int64 // to be read, once everything is known
 	Read    int64
@@ -107,6 +115,7 @@ func Copy(ctx context.Context, dst *os.File, src Source, o Options) (Stats, *Dig
 	if err != nil {
 		return c.stats, nil, err
 	}
+	c.sums.seal()
 	c.stats.BytesUnchanged = max(0, c.stats.Size-c.stats.Written.Clip(c.stats.Size).Bytes())
 	return c.stats, c.sums, nil
 }
@@ -120,129 +129,59 @@ func newCopier(dst *os.File, src Source, o Options) (*copier, error) {
 	if o.Only != nil && o.Before == nil {
 		return nil, errors.New("cannot copy only some ranges without the digests of an earlier copy")
 	}
-	if b := o.Before; b != nil {
-		if b.size != size {
-			return nil, fmt.Errorf("cannot copy the changes of source: its size was %d and is %d", b.size, size)
-		}
-		if o.BlockSize != 0 && o.BlockSize != b.block {
-			return nil, fmt.Errorf("cannot copy the changes of source: block size %d, but %d in the earlier digests", o.BlockSize, b.block)
-		}
-		o.BlockSize = b.block
-	}
-	if o.BlockSize == 0 {
-		o.BlockSize = blockFor(size)
-	}
-	if err := checkBlock(o.BlockSize); err != nil {
-		return nil, fmt.Errorf("cannot copy source: %w", err)
+	c := &copier{src: src, o: o}
+	c.stats.Size = size
+	if err := c.begin(); err != nil {
+		return nil, err
 	}
 	data, err := src.Data()
 	if err != nil {
 		return nil, fmt.Errorf("cannot find the data of source: %w", err)
 	}
-	c := &copier{src: src, o: o, before: o.Before, zero: directio.Buffer(chunkSize)}
-	c.stats.Size = size
-	if c.before == nil {
-		c.sums = newDigests(size, o.BlockSize)
-	} else {
-		c.sums = c.before.clone()
-		c.sums.restUnknown = false
-	}
 	c.look = extent.Whole(size)
 	if o.Only != nil {
-		c.look = o.Only.Align(int64(o.BlockSize)).Clip(size)
+		c.look = o.Only.Align(int64(c.sums.block)).Clip(size).Union(c.was.Unknown())
+		for r := range c.look.Complement(size).All() {
+			c.sums.known.add(r.Off/int64(c.sums.block), blockCount(r.End(), c.sums.block))
+		}
 	}
-	c.data = data.Align(int64(o.BlockSize)).Intersect(c.look)
-	if c.dst, err = openDest(dst, size, c.zero); err != nil {
+	c.data = data.Align(int64(c.sums.block)).Intersect(c.look)
+	c.pace = newPace(o, dst, c.sums.block)
+	if c.dst, err = openDest(dst, size, o.Direct); err != nil {
 		return nil, err
 	}
 	return c, nil
 }
 
-// pace is what Copy and Verify share: workers over chunks, a rate, progress.
-type pace struct {
-	workers  int
-	limit    *rate.Limiter // nil: none
-	progress func(Progress)
-
-	mu  sync.Mutex
-	now Progress
-}
-
-func newPace(o Options, total int64) *pace {
-	p := &pace{workers: o.Workers, progress: o.Progress, now: Progress{Total: total}}
-	if p.workers <= 0 {
-		p.workers = defaultWorkers
-	}
-	if o.BytesPerSecond > 0 {
-		// WaitN refuses more than the burst, which must hold a whole request.
-		p.limit = rate.NewLimiter(rate.Limit(o.BytesPerSecond), int(min(max(chunkSize, o.BytesPerSecond/10), math.MaxInt32)))
-	}
-	return p
-}
-
-// done counts a request.
-func (p *pace) done(read, written, zeroed int64) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	p.now.Read += read
-	p.now.Written += written
-	p.now.Zeroed += zeroed
-	if p.progress != nil {
-		p.progress(p.now)
-	}
-}
-
-// wait holds a request of n bytes back until the rate allows it.
-func (p *pace) wait(ctx context.Context, n int64) error {
-	if ctx.Err() != nil {
-		return context.Cause(ctx)
-	}
-	if p.limit == nil {
-		return nil
-	}
-	if err := p.limit.WaitN(ctx, int(n)); err != nil {
-		if ctx.Err() != nil {
-			return context.Cause(ctx)
+// begin notes what is known of the destination.
+func (c *copier) begin() error {
+	size, before := c.stats.Size, c.o.Before
+	block := c.o.BlockSize
+	if before != nil {
+		if block != 0 && block != before.block {
+			return fmt.Errorf("cannot copy the changes of source: block size %d, but %d in the earlier digests", block, before.block)
 		}
-		return context.DeadlineExceeded // the limiter knows that the deadline comes first
+		block = before.block
 	}
-	return nil
-}
-
-// each calls do for every chunk of s, from p.workers goroutines that each own
-// a buffer. The first error stops the others and is returned.
-func (p *pace) each(ctx context.Context, s extent.Set, do func(ctx context.Context, buf []byte, r extent.Range) error) error {
-	ctx, cancel := context.WithCancelCause(ctx)
-	defer cancel(nil)
-	work := make(chan extent.Range)
-	var wg sync.WaitGroup
-	for range p.workers {
-		wg.Go(func() {
-			buf := directio.Buffer(chunkSize)
-			for r := range work {
-				err := p.wait(ctx, r.Len)
-				if err == nil {
-					err = do(ctx, buf, r)
-				}
-				if err != nil {
-					cancel(err)
-					return
-				}
-			}
-		})
+	if block == 0 {
+		block = blockFor(size)
 	}
-feed:
-	for r := range s.Chunks(chunkSize) {
-		select {
-		case work <- r:
-		case <-ctx.Done():
-			break feed
-		}
+	if err := checkBlock(block); err != nil {
+		return fmt.Errorf("cannot copy source: %w", err)
 	}
-	close(work)
-	wg.Wait()
-	if ctx.Err() != nil {
-		return context.Cause(ctx)
+	switch {
+	case before == nil && c.o.KnownZero:
+		c.sums = newDigests(size, block)
+	case before == nil:
+		c.sums = nothing(size, block)
+	case before.size == size:
+		c.sums = before.clone()
+	case blockCount(size, block) > 2*maxSums: // it grew so much that its blocks are too small
+		c.sums = nothing(size, blockFor(size))
+	default:
+		c.sums = before.resized(size)
 	}
+	c.was = *c.sums
+	c.sums.known, c.sums.restUnknown = newBlockSet(int64(len(c.sums.sums))), false
 	return nil
 }

@@ -30,14 +30,14 @@ type dest struct {
 	direct *os.File // nil if O_DIRECT is not to be had
 	size   int64
 	block  bool
+	mode   directio.Mode
 	zero   []byte // chunkSize bytes of zeros, never written to
 
 	buffered atomic.Bool // a direct write was refused: use f
 	slowZero atomic.Bool // the cheap zeroing call was refused: write zeros
 
-	mu      sync.Mutex
-	edges   []edge     // unaligned writes, kept for finish
-	pending extent.Set // zero ranges of the data, kept to be joined
+	mu    sync.Mutex
+	edges []edge // unaligned writes, kept for finish
 }
 
 // edge is data that does not fill an aligned page of the destination.
@@ -47,22 +47,28 @@ type edge struct {
 }
 
 // openDest checks f and makes a regular file at least size bytes long.
-func openDest(f *os.File, size int64, zero []byte) (*dest, error) {
-	d := &dest{f: f, zero: zero}
+func openDest(f *os.File, size int64, mode directio.Mode) (*dest, error) {
+	d := &dest{f: f, mode: mode, zero: directio.Buffer(chunkSize)}
 	var err error
 	if d.size, d.block, err = deviceSize(f); err != nil {
 		return nil, fmt.Errorf("cannot use destination: %w", err)
 	}
+	if d.block && d.size < size {
+		return nil, fmt.Errorf("cannot use destination %s: its %d bytes are less than the %d of the source", f.Name(), d.size, size)
+	}
+	if mode != directio.Off {
+		d.direct = directio.Reopen(f, os.O_WRONLY)
+	}
+	if mode == directio.On && d.direct == nil {
+		return nil, fmt.Errorf("cannot write %s past the page cache: its file system does not offer that", f.Name())
+	}
 	if d.size < size {
-		if d.block {
-			return nil, fmt.Errorf("cannot use destination %s: its %d bytes are less than the %d of the source", f.Name(), d.size, size)
-		}
 		if err := f.Truncate(size); err != nil {
+			d.close()
 			return nil, fmt.Errorf("cannot extend destination: %w", err)
 		}
 		d.size = size
 	}
-	d.direct = directio.Reopen(f, os.O_WRONLY)
 	return d, nil
 }
 
@@ -109,14 +115,14 @@ func (d *dest) write(b []byte, off int64) error {
 		return nil
 	}
 	if d.direct != nil && !d.buffered.Load() {
-		_, err := d.direct.WriteAt(b, off)
-		if !errors.Is(err, unix.EINVAL) {
-			return writeError(off, err)
+		n, err := d.direct.WriteAt(b, off)
+		if !errors.Is(err, unix.EINVAL) || d.mode == directio.On {
+			return writeError(off+int64(n), err)
 		}
 		d.buffered.Store(true) // the file system accepts the flag but not the request
 	}
-	_, err := d.f.WriteAt(b, off)
-	return writeError(off, err)
+	n, err := d.f.WriteAt(b, off)
+	return writeError(off+int64(n), err)
 }
 
 func writeError(off int64, err error) error {
@@ -124,24 +130,6 @@ func writeError(off int64, err error) error {
 		return fmt.Errorf("cannot write destination at %d: %w", off, err)
 	}
 	return nil
-}
-
-// zeroLater asks for zeros in a range that starts aligned; joined reports
-// whether so much has gathered that flushZeros should be called.
-func (d *dest) zeroLater(r extent.Range) (full bool) {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	d.pending.Add(r.Off, r.Len)
-	return d.pending.Len() >= 1024
-}
-
-// takeZeros empties what zeroLater gathered.
-func (d *dest) takeZeros() extent.Set {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	s := d.pending
-	d.pending = extent.Set{}
-	return s
 }
 
 // makeZero zeroes r, at most zeroRequest bytes. Parts of a page are kept for
@@ -189,6 +177,25 @@ func (d *dest) keepZeros(off, n int64) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.edges = append(d.edges, edge{off, d.zero[:n]})
+}
+
+// forgetEdges removes the blocks that wait for finish from those that are known.
+func (d *dest) forgetEdges(sums *Digests) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	for _, e := range d.edges {
+		if e.off < sums.size {
+			sums.known.remove(e.off / int64(sums.block))
+		}
+	}
+}
+
+// sync waits until the device has what was written.
+func (d *dest) sync() error {
+	if err := retryEINTR(func() error { return unix.Fdatasync(int(d.f.Fd())) }); err != nil {
+		return fmt.Errorf("cannot flush destination: %w", err)
+	}
+	return nil
 }
 
 // finish writes the edges, when no direct write is under way any more, and

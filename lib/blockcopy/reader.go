@@ -13,19 +13,26 @@ import (
 )
 
 // reader reads a destination from the device: past the page cache where the
-// kernel allows, else after the cache was dropped.
+// kernel and the user allow, else after the cache was dropped.
 type reader struct {
 	f, direct *os.File
+	mode      directio.Mode
 	once      sync.Once // leaving direct reads
 	onceErr   error
 }
 
-func openReader(f *os.File) (*reader, error) {
-	r := &reader{f: f, direct: directio.Reopen(f, os.O_RDONLY)}
-	if r.direct == nil {
-		return r, directio.Forget(f)
+func openReader(f *os.File, mode directio.Mode) (*reader, error) {
+	r := &reader{f: f, mode: mode}
+	if mode != directio.Off {
+		r.direct = directio.Reopen(f, os.O_RDONLY)
 	}
-	return r, nil
+	switch {
+	case r.direct != nil:
+		return r, nil
+	case mode == directio.On:
+		return nil, fmt.Errorf("cannot read %s past the page cache: its file system does not offer that", f.Name())
+	}
+	return r, directio.Forget(f)
 }
 
 func (r *reader) close() {
@@ -34,28 +41,40 @@ func (r *reader) close() {
 	}
 }
 
-// read fills b from the destination. A direct read at the end of a file gives
-// less than it was asked for, and the rest must not be asked for again: it
-// would be unaligned.
+// read fills b from the destination.
 func (r *reader) read(b []byte, off int64) error {
+	_, err := r.ReadAt(b, off)
+	if err != nil {
+		return fmt.Errorf("cannot read destination at %d: %w", badAt(r, b, off), err)
+	}
+	return nil
+}
+
+// ReadAt reads all of b or nothing. A direct read at the end of a file gives less
+// than it was asked for, and the rest must not be asked for again: it would be
+// unaligned.
+func (r *reader) ReadAt(b []byte, off int64) (int, error) {
 	if r.direct != nil {
 		err := readDirect(r.direct, b, off)
-		if err == nil || !errors.Is(err, unix.EINVAL) {
-			return destReadError(off, err)
+		if err == nil {
+			return len(b), nil
+		}
+		if !errors.Is(err, unix.EINVAL) || r.mode == directio.On {
+			return 0, err
 		}
 		r.once.Do(func() { r.onceErr = directio.Forget(r.f) })
 		if r.onceErr != nil {
-			return destReadError(off, r.onceErr)
+			return 0, r.onceErr
 		}
 	}
 	n, err := r.f.ReadAt(b, off)
 	if n == len(b) {
-		return nil
+		return n, nil
 	}
 	if err == io.EOF {
 		err = io.ErrUnexpectedEOF
 	}
-	return destReadError(off, err)
+	return 0, err
 }
 
 func readDirect(f *os.File, b []byte, off int64) error {
@@ -71,13 +90,6 @@ func readDirect(f *os.File, b []byte, off int64) error {
 			return io.ErrUnexpectedEOF
 		}
 		got += n
-	}
-	return nil
-}
-
-func destReadError(off int64, err error) error {
-	if err != nil {
-		return fmt.Errorf("cannot read destination at %d: %w", off, err)
 	}
 	return nil
 }

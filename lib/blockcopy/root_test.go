@@ -92,7 +92,7 @@ func TestDevice(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			if st.BytesWritten != 65536 || st.BytesZeroed != 1<<20+512 {
+			if st.BytesWritten != 4096 || st.BytesZeroed != 1<<20+512 {
 				t.Errorf("%+v", st)
 			}
 			expect(t, dst, src.b)

@@ -11,9 +11,9 @@ import (
 )
 
 // Zeros says whether f holds nothing but zeros: it reads all of f from the device,
-// until it finds something else. Progress is as of Verify.
+// until it finds something else.
 func Zeros(ctx context.Context, f *os.File, o Options) (bool, error) {
-	err := Verify(ctx, f, newDigests(0, defaultBlock), nil, o)
+	err := Verify(ctx, f, newDigests(0, minBlock), nil, o)
 	var m *MismatchError
 	if errors.As(err, &m) {
 		return false, nil
@@ -39,7 +39,7 @@ func Scan(ctx context.Context, dst *os.File, size int64, o Options) (*Digests, e
 	if err := checkBlock(o.BlockSize); err != nil {
 		return nil, fmt.Errorf("cannot scan destination: %w", err)
 	}
-	r, err := openReader(dst)
+	r, err := openReader(dst, o.Direct)
 	if err != nil {
 		return nil, fmt.Errorf("cannot scan destination: %w", err)
 	}
@@ -52,15 +52,14 @@ func Scan(ctx context.Context, dst *os.File, size int64, o Options) (*Digests, e
 		return nil, fmt.Errorf("cannot scan destination: %w", err)
 	}
 	data = data.Align(int64(d.block)).Clip(size)
-	zero := make([]byte, chunkSize)
-	p := newPace(o, data.Bytes())
-	err = p.each(ctx, data, func(_ context.Context, buf []byte, at extent.Range) error {
-		buf = buf[:at.Len]
+	p := newPace(o, dst, d.block)
+	p.now.Total = data.Bytes()
+	err = p.each(ctx, data, extent.Set{}, func(buf []byte, at task) error {
 		if err := r.read(buf, at.Off); err != nil {
 			return err
 		}
 		for off := int64(0); off < at.Len; off += int64(d.block) {
-			d.sums[(at.Off+off)/int64(d.block)] = d.sum(buf[off:min(off+int64(d.block), at.Len)], zero)
+			d.sums[(at.Off+off)/int64(d.block)] = d.sum(buf[off:min(off+int64(d.block), at.Len)])
 		}
 		p.done(at.Len, 0, 0)
 		return nil

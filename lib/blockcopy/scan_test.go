@@ -85,8 +85,8 @@ func TestScanServesAsBefore(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if stats.BytesWritten != defaultBlock {
-		t.Errorf("wrote %d bytes for one changed byte; want one block of %d", stats.BytesWritten, defaultBlock)
+	if stats.BytesWritten != minBlock {
+		t.Errorf("wrote %d bytes for one changed byte; want one block of %d", stats.BytesWritten, minBlock)
 	}
 	got, err := io.ReadAll(io.NewSectionReader(dst, 0, int64(len(data))+1))
 	if err != nil || !bytes.Equal(got, data) {
@@ -125,7 +125,7 @@ func TestDifferNamesTheChangedBlocks(t *testing.T) {
 		t.Errorf("an unchanged source differs in %s", got)
 	}
 	data[7], data[len(data)-1] = 0, 9 // a block became zero; the last, short one is new
-	if got, want := differ(), "0 65536;2097152 5;"; got != want {
+	if got, want := differ(), "0 4096;2097152 5;"; got != want {
 		t.Errorf("Differ = %s; want %s", got, want)
 	}
 }

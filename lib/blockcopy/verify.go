@@ -1,12 +1,10 @@
 package blockcopy
 
 import (
-	"bytes"
 	"context"
 	"fmt"
 	"os"
 
-	"xenlvm/lib/directio"
 	"xenlvm/lib/diskimg"
 	"xenlvm/lib/extent"
 )
@@ -23,9 +21,9 @@ func (e *MismatchError) Error() string {
 
 // Verify reads dst from the device, not from the page cache, and compares it
 // with the digests d of its source: the blocks that ranges touch, or all of
-// dst if ranges is nil. What lies after the end of the source must be zero. The
-// holes of a file are zeros without being read. If blocks differ the error is a
-// *MismatchError for one of them.
+// dst, as far as d knows it, if ranges is nil. What lies after the end of the source
+// must be zero; blocks that d does not know may be anything. The holes of a file are zeros without being
+// read. If blocks differ the error is a *MismatchError for one of them.
 func Verify(ctx context.Context, dst *os.File, d *Digests, ranges *extent.Set, o Options) error {
 	size, _, err := deviceSize(dst)
 	if err != nil {
@@ -35,9 +33,13 @@ func Verify(ctx context.Context, dst *os.File, d *Digests, ranges *extent.Set, o
 		return fmt.Errorf("cannot verify destination %s: its %d bytes are less than the %d of the source", dst.Name(), size, d.size)
 	}
 	look := extent.Whole(size)
+	if d.restUnknown {
+		look = extent.Whole(d.size)
+	}
 	if ranges != nil {
 		look = ranges.Align(int64(d.block)).Clip(size)
 	}
+	look = look.Subtract(d.Unknown())
 	data, err := diskimg.DataOf(dst, size)
 	if err != nil {
 		return fmt.Errorf("cannot verify destination: %w", err)
@@ -46,13 +48,14 @@ func Verify(ctx context.Context, dst *os.File, d *Digests, ranges *extent.Set, o
 	if err := d.zeroIn(look.Subtract(data)); err != nil {
 		return err
 	}
-	r, err := openReader(dst)
+	r, err := openReader(dst, o.Direct)
 	if err != nil {
 		return fmt.Errorf("cannot verify destination: %w", err)
 	}
 	defer r.close()
-	v := &verifier{r: r, d: d, zero: directio.Buffer(chunkSize), pace: newPace(o, data.Bytes())}
-	return v.pace.each(ctx, data, v.chunk)
+	v := &verifier{r: r, d: d, pace: newPace(o, dst, d.block)}
+	v.pace.now.Total = data.Bytes()
+	return v.pace.each(ctx, data, extent.Set{}, v.chunk)
 }
 
 // zeroIn is a *MismatchError where holes, which are whole blocks, should hold
@@ -70,12 +73,10 @@ func (d *Digests) zeroIn(holes extent.Set) error {
 type verifier struct {
 	r    *reader
 	d    *Digests
-	zero []byte
 	pace *pace
 }
 
-func (v *verifier) chunk(_ context.Context, buf []byte, r extent.Range) error {
-	buf = buf[:r.Len]
+func (v *verifier) chunk(buf []byte, r task) error {
 	if err := v.r.read(buf, r.Off); err != nil {
 		return err
 	}
@@ -89,11 +90,7 @@ func (v *verifier) chunk(_ context.Context, buf []byte, r extent.Range) error {
 			want = v.d.sums[off/block]
 		}
 		b := buf[off-r.Off : end-r.Off]
-		if want == (Sum{}) && bytes.Equal(b, v.zero[:len(b)]) {
-			off = end
-			continue
-		}
-		if got := v.d.sum(b, v.zero); got != want {
+		if got := v.d.sum(b); got != want {
 			return &MismatchError{Offset: off, Length: end - off, Want: want, Got: got}
 		}
 		off = end

@@ -10,7 +10,7 @@ import (
 
 // Zero makes a range of f, in bytes, zero, and returns when the device has it.
 func Zero(ctx context.Context, f *os.File, r extent.Range) error {
-	d, err := openDest(f, r.End(), directio.Buffer(chunkSize))
+	d, err := openDest(f, r.End(), directio.Auto)
 	if err != nil {
 		return err
 	}

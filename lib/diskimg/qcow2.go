@@ -15,6 +15,7 @@ import (
 // qcow2Disk is the virtual disk in a standalone qcow2 image.
 type qcow2Disk struct {
 	img  *qcow2.Qcow2
+	file *padded
 	size int64
 }
 
@@ -27,14 +28,15 @@ func openQcow2(f *os.File, fileSize int64) (*qcow2Disk, error) {
 		return nil, err
 	}
 	// Not f itself: without a name the reader cannot resolve other files.
-	img, err := qcow2.Open(&padded{f, fileSize, cluster}, nil)
+	file := &padded{f, fileSize, cluster}
+	img, err := qcow2.Open(file, nil)
 	if err == nil {
 		err = img.Readable()
 	}
 	if err != nil {
 		return nil, fmt.Errorf("it is damaged: %w", err)
 	}
-	return &qcow2Disk{img, img.Size()}, nil
+	return &qcow2Disk{img, file, img.Size()}, nil
 }
 
 // The incompatible features of a version 3 header (qemu docs/interop/qcow2).
@@ -179,9 +181,17 @@ func (q *qcow2Disk) ReadAt(b []byte, off int64) (int, error) {
 	return done, nil
 }
 
-// Data is the clusters that are neither unallocated nor marked zero.
-func (q *qcow2Disk) Data() (extent.Set, error) {
-	var s extent.Set
+// Data is the clusters that are neither unallocated nor marked zero. Only it sees that
+// the tables are damaged: who reads asks for it first.
+func (q *qcow2Disk) Data() (s extent.Set, err error) {
+	defer func() {
+		if err != nil {
+			err = fmt.Errorf("cannot read %s: %w", q.file.f.Name(), err)
+		}
+	}()
+	if err := q.checkTables(); err != nil {
+		return s, err
+	}
 	for off := int64(0); off < q.size; {
 		e, err := q.img.Extent(off, q.size-off)
 		if err != nil {

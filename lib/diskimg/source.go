@@ -29,13 +29,20 @@ type Source interface {
 }
 
 // OpenSource opens the disk in the image file or block device at path, whose
-// configured format is "raw" or "qcow2". CheckFormat applies.
+// configured format is "raw" or "qcow2". CheckFormat applies. What is in memory is
+// read from there, and the rest of a raw image past the page cache.
 func OpenSource(path, format string) (Source, error) {
+	return OpenSourceDirect(path, format, directio.Auto)
+}
+
+// OpenSourceDirect is OpenSource with a choice how to read a raw image. The requests
+// for qcow2 do not suit reading past the page cache: directio.On is refused.
+func OpenSourceDirect(path, format string, mode directio.Mode) (Source, error) {
 	f, err := open(path)
 	if err != nil {
 		return nil, err
 	}
-	s, err := newSource(f, path, format)
+	s, err := newSource(f, path, format, mode)
 	if err != nil {
 		_ = f.Close() // nothing was written
 		return nil, err
@@ -43,7 +50,7 @@ func OpenSource(path, format string) (Source, error) {
 	return s, nil
 }
 
-func newSource(f *os.File, path, format string) (Source, error) {
+func newSource(f *os.File, path, format string, mode directio.Mode) (Source, error) {
 	size, err := check(f)
 	if err != nil {
 		return nil, fmt.Errorf("cannot read %s: %w", path, err)
@@ -61,6 +68,9 @@ func newSource(f *os.File, path, format string) (Source, error) {
 	}
 	o := opened{f: f, path: path, id: id}
 	if info.Format == Qcow2 {
+		if mode == directio.On {
+			return nil, fmt.Errorf("cannot read %s past the page cache: it is qcow2", path)
+		}
 		q, err := openQcow2(f, size)
 		if err != nil {
 			return nil, fmt.Errorf("cannot read %s: %w", path, err)
@@ -70,7 +80,11 @@ func newSource(f *os.File, path, format string) (Source, error) {
 	if size%sector != 0 {
 		return nil, fmt.Errorf("cannot read %s: its size %d is not a multiple of %d bytes", path, size, sector)
 	}
-	return &rawSource{opened: o, size: size, direct: directio.Reopen(f, os.O_RDONLY)}, nil
+	r, err := directio.NewReader(f, size, mode)
+	if err != nil {
+		return nil, err
+	}
+	return &rawSource{opened: o, size: size, r: r}, nil
 }
 
 // opened is the file under a source.
@@ -150,30 +164,18 @@ func (s *qcow2Source) Unchanged() error { return s.unchanged(true) }
 
 type rawSource struct {
 	opened
-	size   int64
-	direct *os.File // the same file past the page cache, nil if that is not to be had
+	size int64
+	r    *directio.Reader
 }
 
 func (s *rawSource) Size() int64      { return s.size }
 func (s *rawSource) Unchanged() error { return s.unchanged(s.id.rdev == 0) }
 
-// ReadAt reads past the page cache what is aligned for that.
-func (s *rawSource) ReadAt(b []byte, off int64) (int, error) {
-	if s.direct != nil {
-		if n, err := s.direct.ReadAt(b, off); !errors.Is(err, unix.EINVAL) {
-			return n, err
-		}
-	}
-	return s.f.ReadAt(b, off)
-}
+// ReadAt reads the image.
+func (s *rawSource) ReadAt(b []byte, off int64) (int, error) { return s.r.ReadAt(b, off) }
 
 // Close closes the image.
-func (s *rawSource) Close() error {
-	if s.direct != nil {
-		_ = s.direct.Close() // was only read
-	}
-	return s.opened.Close()
-}
+func (s *rawSource) Close() error { return errors.Join(s.r.Close(), s.opened.Close()) }
 
 // Data asks the filesystem for the holes.
 func (s *rawSource) Data() (extent.Set, error) {

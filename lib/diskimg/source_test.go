@@ -11,6 +11,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"xenlvm/lib/directio"
 	"xenlvm/lib/extent"
 )
 
@@ -247,5 +248,40 @@ func TestIs(t *testing.T) {
 			t.Errorf("%s: %v", name, got)
 		}
 		f.Close()
+	}
+}
+
+// Every way to read gives the same bytes; qcow2 cannot be read past the page cache
+// alone, and says so.
+func TestOpenSourceDirect(t *testing.T) {
+	path := disk(t, 8*mib)
+	want, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	q := filepath.Join(t.TempDir(), "q")
+	tool(t, "qemu-img", "create", "-q", "-f", "qcow2", q, "8M")
+	for _, mode := range []directio.Mode{directio.Auto, directio.On, directio.Off} {
+		s, err := OpenSourceDirect(path, "raw", mode)
+		if err != nil {
+			if mode == directio.On && strings.Contains(err.Error(), "past the page cache") {
+				t.Skip(err) // tells of the file system of the test
+			}
+			t.Fatal(err)
+		}
+		got := directio.Buffer(len(want))
+		if n, err := s.ReadAt(got, 0); n != len(want) || !bytes.Equal(got, want) {
+			t.Errorf("%v: %d bytes, %v", mode, n, err)
+		}
+		if err := s.Close(); err != nil {
+			t.Error(err)
+		}
+		s, err = OpenSourceDirect(q, "qcow2", mode)
+		if (err != nil) != (mode == directio.On) || err != nil && !strings.Contains(err.Error(), "past the page cache: it is qcow2") {
+			t.Errorf("qcow2, %v: %v", mode, err)
+		}
+		if err == nil {
+			s.Close()
+		}
 	}
 }

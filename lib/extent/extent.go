@@ -12,7 +12,8 @@ import (
 
 // Range is Len bytes from offset Off: [Off, Off+Len).
 type Range struct {
-	Off, Len int64
+	Off int64 `json:"offset"`
+	Len int64 `json:"length"`
 }
 
 // End is the offset of the first byte after the range.

@@ -150,7 +150,7 @@ func (st *stage) run(ctx context.Context, t tool) (s sample, err error) {
 		}
 		defer func() { err = errors.Join(err, dst.remove(ctx)) }()
 	}
-	p := place{self: st.self, imgconv: st.imgconv, src: st.scene.image, base: st.scene.base, dst: dst.loop.Path, scratch: filepath.Join(st.dir, "scratch")}
+	p := place{self: st.self, imgconv: st.imgconv, src: st.scene.source, format: st.scene.format, base: st.scene.base, dst: dst.loop.Path, scratch: filepath.Join(st.dir, "scratch")}
 	if err := st.prepare(ctx, dst, t, p); err != nil {
 		return s, err
 	}
@@ -199,7 +199,7 @@ func (st *stage) prepare(ctx context.Context, dst *target, t tool, p place) erro
 	if st.scene.cold {
 		return dropCaches()
 	}
-	src, err := openImage(st.scene.image)
+	src, err := openImage(st.scene.source)
 	if err != nil {
 		return err
 	}

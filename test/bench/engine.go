@@ -39,7 +39,7 @@ func engineChild(ctx context.Context, what, base, source, destination, digests s
 	}
 	defer dst.Close()
 	var o blockcopy.Options
-	if what == "delta" && sameSize(base, source) { // else the engine copies all again
+	if what == "delta" {
 		if o.Before, err = readSums(digests); err != nil {
 			return err
 		}
@@ -49,12 +49,6 @@ func engineChild(ctx context.Context, what, base, source, destination, digests s
 		return err
 	}
 	return blockcopy.Verify(ctx, dst, sums, nil, o)
-}
-
-func sameSize(a, b string) bool {
-	one, err1 := os.Stat(a)
-	other, err2 := os.Stat(b)
-	return err1 == nil && err2 == nil && one.Size() == other.Size()
 }
 
 // writeSums keeps the digests of an image, as the copy that made them would.

@@ -35,13 +35,14 @@ type verdict struct {
 }
 
 // judge compares a destination with its image, past the page cache. Tools that
-// know the file system may leave its free blocks as they were, unless strict.
+// know the file system may leave its free blocks as they were, unless strict; ours
+// never leave old data in them.
 func judge(ctx context.Context, s scene, t tool, destination, dir string) (verdict, error) {
 	v, err := compareBytes(ctx, s.image, destination)
-	if err != nil || v.state == identical || !s.fs || !t.fs {
+	if err != nil || v.state == identical || !s.fs || !(t.fs || t.aware) {
 		return v, err
 	}
-	if s.strict && v.stale > 0 {
+	if (s.strict || t.aware) && v.stale > 0 {
 		v.why = fmt.Sprintf("%d old bytes are left", v.stale)
 		return v, nil
 	}

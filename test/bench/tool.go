@@ -5,6 +5,7 @@ import (
 	"os"
 	"path"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"xenlvm/lib/run"
@@ -17,6 +18,8 @@ type tool struct {
 	ours   bool
 	bound  bool // no tool: what the machine can do
 	fs     bool // copies an ext4, not bytes
+	aware  bool // leaves out what an ext4 does not use, and no old data in its place
+	qcow2  bool // reads qcow2
 	first  func(place) []string
 	delta  func(place) []string // onto an earlier copy; nil: first, copying all again
 	before func(place) []string // makes, untimed, what delta wants to know of the earlier copy
@@ -26,6 +29,7 @@ type tool struct {
 type place struct {
 	self, imgconv string // the programs of ours
 	src, dst      string
+	format        string // of src
 	base          string // before a delta: the image whose copy dst is
 	scratch       string // an empty directory of this run
 }
@@ -41,25 +45,36 @@ func tools() []tool {
 	shell := func(script string) func(place) []string {
 		return func(p place) []string { return []string{"sh", "-ec", script, "sh", p.src, p.dst, p.base} }
 	}
-	qemu := func(more ...string) func(place) []string {
-		return plain(append([]string{"qemu-img", "convert", "-n", "-f", "raw", "-O", "raw"}, more...)...)
+	qemu := func(more ...string) tool {
+		return tool{name: strings.Join(append([]string{"qemu-img"}, more...), " "), needs: "qemu-img", qcow2: true, first: func(p place) []string {
+			return slices.Concat([]string{"qemu-img", "convert", "-n", "-f", p.format, "-O", "raw"}, more, []string{p.src, p.dst})
+		}}
+	}
+	imgconv := func(more ...string) tool {
+		return tool{name: strings.Join(append([]string{"imgconv"}, more...), " "), ours: true, aware: true, qcow2: true, first: func(p place) []string {
+			argv := []string{p.imgconv, "--quiet", "--overwrite", "--state-dir", p.file("state"), "--format", p.format}
+			return slices.Concat(argv, more, []string{p.src, p.dst})
+		}}
 	}
 	rsync := func(whole string) func(place) []string {
-		return plain("rsync", "--inplace", "--write-devices", whole)
+		return plain("rsync", "--ignore-times", "--inplace", "--write-devices", whole) // or it trusts size and mtime
 	}
 	return []tool{
-		{name: "imgconv", ours: true, first: func(p place) []string { return []string{p.imgconv, "--quiet", "--overwrite", p.src, p.dst} }},
+		imgconv(),
+		imgconv("--verify", "sample"),
+		imgconv("--verify", "none"),
+		imgconv("--whole"),
 		{name: "engine", ours: true, first: engine("copy"), delta: engine("delta"), before: engine("sums")},
 		{name: "engine verified", ours: true, first: engine("verified")},
 
 		{name: "bound: read the data", bound: true, first: func(p place) []string { return []string{p.self, "bound", "read", p.src, p.dst} }},
 		{name: "bound: write every block", bound: true, first: func(p place) []string { return []string{p.self, "bound", "write", p.src, p.dst} }},
 
-		{name: "qemu-img", needs: "qemu-img", first: qemu()},
-		{name: "qemu-img -W -m16", needs: "qemu-img", first: qemu("-W", "-m16")},
-		{name: "qemu-img -W -m16 -t none", needs: "qemu-img", first: qemu("-W", "-m16", "-t", "none")},
-		{name: "qemu-img -W -m16 -T none", needs: "qemu-img", first: qemu("-W", "-m16", "-T", "none")},
-		{name: "qemu-img -t none -T none", needs: "qemu-img", first: qemu("-t", "none", "-T", "none")},
+		qemu(),
+		qemu("-W", "-m16"),
+		qemu("-W", "-m16", "-t", "none"),
+		qemu("-W", "-m16", "-T", "none"),
+		qemu("-t", "none", "-T", "none"),
 		{name: "nbdcopy", needs: "nbdcopy", first: plain("nbdcopy", "--flush")},
 		{name: "dd", needs: "dd", first: func(p place) []string { return []string{"dd", "if=" + p.src, "of=" + p.dst, "bs=4M", "conv=fsync"} }},
 		{name: "dd direct", needs: "dd", first: func(p place) []string { return []string{"dd", "if=" + p.src, "of=" + p.dst, "bs=4M", "oflag=direct"} }},
@@ -110,6 +125,10 @@ func chosen(all []tool, patterns []string) (use []tool, missing []string) {
 func (t tool) suits(s scene) bool {
 	switch {
 	case t.fs:
+		return s.fs
+	case s.format != raw:
+		return t.qcow2 && t.name != "imgconv --whole"
+	case t.name == "imgconv --whole": // which is imgconv elsewhere
 		return s.fs
 	case t.name == "bound: write every block":
 		return s.base == "" && !s.killed

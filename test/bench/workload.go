@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"math/rand/v2"
@@ -8,6 +9,8 @@ import (
 	"path/filepath"
 	"slices"
 
+	"xenlvm/lib/diskimg"
+	"xenlvm/lib/run"
 	"xenlvm/lib/units"
 )
 
@@ -20,7 +23,7 @@ const (
 // three, each four times the one before.
 var defaultSizes = map[string]int64{
 	"B1": 4 * gib, "B2": 2 * gib, "B3": 4 * gib, "B4": 2 * gib, "B5": 4 * gib,
-	"B6": 2 * gib, "B7": 4 * gib, "B13": 4 * gib, "B14": 2 * gib,
+	"B6": 2 * gib, "B7": 4 * gib, "B13": 4 * gib, "B14": 2 * gib, "qcow2": 4 * gib,
 }
 
 // quickShare is by what --quick divides the sizes.
@@ -30,7 +33,9 @@ const quickShare = 64
 type scene struct {
 	name    string
 	about   string
-	image   string // the source
+	image   string // the source, or what it holds
+	source  string // an image of another format; "": image
+	format  string // of the source
 	base    string // what the destination holds at first; "": 0xA5 everywhere
 	fs      bool   // the image is a bare ext4
 	strict  bool   // tools that know the file system must not leave old data, too
@@ -40,6 +45,8 @@ type scene struct {
 	sparse  bool   // the destination is a new sparse file: its size costs nothing
 	ordered int64  // image size for the chart; 0: not in it
 }
+
+const raw = string(diskimg.Raw)
 
 // workload makes the images of its scenes in dir.
 type workload struct {
@@ -59,6 +66,7 @@ func workloads() []workload {
 		{"B7", "ext4 onto old data: none of it may be left", inFS(scene{fs: true, strict: true})},
 		{"B13", "as B1, memory limited to 1 GiB", single(scene{memory: gib}, func(size int64, r *rand.Rand) layout { return scattered(size, size/5, r) })},
 		{"B14", "as B2, killed half-way and run again", single(scene{killed: true}, full)},
+		{"qcow2", "as B1, the image is qcow2", inQcow2},
 	}
 }
 
@@ -75,6 +83,15 @@ func inFS(s scene) func(context.Context, string, int64, *rand.Rand) ([]scene, er
 		s.image = filepath.Join(dir, "image")
 		return []scene{s}, writeFS(ctx, dir, s.image, size, r)
 	}
+}
+
+func inQcow2(ctx context.Context, dir string, size int64, r *rand.Rand) ([]scene, error) {
+	s := scene{image: filepath.Join(dir, "image"), source: filepath.Join(dir, "image.qcow2"), format: string(diskimg.Qcow2)}
+	if err := writeImage(ctx, s.image, size, scattered(size, size/5, r), r); err != nil {
+		return nil, err
+	}
+	_, err := (run.Host{}).Run(ctx, run.Cmd{Name: "qemu-img", Args: []string{"convert", "-f", raw, "-O", s.format, s.image, s.source}, Effect: run.Change})
+	return []scene{s}, err
 }
 
 // deltas are a first image and five that came from it.
@@ -133,6 +150,7 @@ func (w workload) scenesOf(ctx context.Context, o options, dir string) ([]scene,
 	var scenes []scene
 	for _, s := range made {
 		s.name = w.name + s.name
+		s.source, s.format = cmp.Or(s.source, s.image), cmp.Or(s.format, raw)
 		if o.ram && !s.sparse {
 			s.name += " ram"
 		}
@@ -140,7 +158,7 @@ func (w workload) scenesOf(ctx context.Context, o options, dir string) ([]scene,
 			s.about = w.title
 		}
 		// Deltas, the memory limit and the kill are measured warm only.
-		both := slices.Contains([]string{"B1", "B2", "B3", "B4"}, w.name)
+		both := slices.Contains([]string{"B1", "B2", "B3", "B4", "qcow2"}, w.name)
 		if o.warm || !both {
 			scenes = append(scenes, s)
 		}
