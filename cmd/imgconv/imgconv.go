@@ -11,6 +11,7 @@ import (
 
 	"xenlvm/lib/cli"
 	"xenlvm/lib/convert"
+	"xenlvm/lib/directio"
 	"xenlvm/lib/diskimg"
 	"xenlvm/lib/fault"
 	"xenlvm/lib/journal"
@@ -21,10 +22,13 @@ import (
 
 // options are the flags.
 type options struct {
-	snapshot, final, overwrite, verifyAll bool
-	to                                    unixflag.StringArray
-	config, xenDir, stateDir              string
-	method, format, size, extend, limit   string
+	snapshot, final, overwrite, whole   bool
+	keepBase, dropBase                  bool
+	to                                  unixflag.StringArray
+	config, xenDir, stateDir, passes    string
+	method, format, size, extend, limit string
+	verify                              string
+	direct                              directio.Mode
 }
 
 func tool() cli.Tool {
@@ -37,16 +41,21 @@ func tool() cli.Tool {
 			fs.BoolVar(&o.snapshot, "snapshot", false, "copy all image files of the domain from one LVM snapshot, and print the mapping lines")
 			fs.Var(&o.to, "to", "where disks go: `VG`, VDEV=VG or VDEV=VG/LV; repeatable (default: as in the earlier run)")
 			fs.BoolVar(&o.final, "final", false, "the final pass: refuse unless the domain is stopped, and stays so")
+			fs.BoolVar(&o.keepBase, "keep-base", false, "keep the snapshot, so that the next pass reads only what changed since")
+			fs.BoolVar(&o.dropBase, "drop-base", false, "copy nothing, but remove the snapshot that --keep-base kept")
+			fs.StringVar(&o.passes, "passes", "1", "make `N` passes, or auto: as many as make the next one short")
 			fs.StringVar(&o.method, "method", "auto", "`METHOD` of copying: auto, files or blocks")
 			fs.StringVar(&o.size, "snapshot-size", snap.DefaultCOW, "COW space of a thick snapshot, room in the pool of a thin one: a `SIZE` such as 5G, or a share of the origin such as 10%ORIGIN")
 			fs.StringVar(&o.extend, "snapshot-extend", "", "extend the snapshot by this `SIZE` or share of the origin when it is 70 % full")
 			fs.BoolVar(&o.overwrite, "overwrite", false, "destroy what the destination holds")
-			fs.BoolVar(&o.verifyAll, "verify-all", false, "after a delta, too, compare all of the destination and not only what was written")
+			fs.BoolVar(&o.whole, "whole", false, "by blocks: copy the free blocks of the guest's file systems, too")
+			fs.StringVar(&o.verify, "verify", "", "read back and compare this `PART` of the destination: full, sample or none (default: full, and after a delta what was written)")
+			fs.Var(&o.direct, "direct", "go past the page cache: `MODE` auto (what is in memory is read from there), on or off")
 			fs.StringVar(&o.format, "format", "", "`FORMAT` of SOURCE: raw or qcow2 (default: raw, and a file that looks like anything else is refused)")
 			fs.StringVar(&o.limit, "bwlimit", "", "read at most this `SIZE` a second")
 			fs.StringVar(&o.config, "config", "", "configuration `FILE` of the domain (default: found below --xen-dir)")
 			fs.StringVar(&o.xenDir, "xen-dir", xl.ConfigDir, "`DIR` with the configurations of all domains")
-			fs.StringVar(&o.stateDir, "state-dir", journal.DefaultDir, "`DIR` with the journals of all domains")
+			fs.StringVar(&o.stateDir, "state-dir", journal.DefaultDir, "`DIR` with the journals of all domains, and what is known of interrupted copies")
 		},
 		Verbs: []cli.Verb{{
 			Args: "--snapshot DOMAIN | SOURCE DESTINATION", Min: 1, Max: 2,
@@ -56,10 +65,10 @@ func tool() cli.Tool {
 	}
 }
 
-var allFlags = append(append([]string{}, snapshotFlags...), "snapshot", "overwrite", "bwlimit", "format")
+var allFlags = append(append([]string{}, snapshotFlags...), "snapshot", "overwrite", "whole", "verify", "direct", "bwlimit", "format", "state-dir")
 
 // snapshotFlags mean nothing without --snapshot.
-var snapshotFlags = []string{"to", "final", "method", "snapshot-size", "snapshot-extend", "verify-all", "config", "xen-dir", "state-dir"}
+var snapshotFlags = []string{"to", "final", "method", "snapshot-size", "snapshot-extend", "keep-base", "drop-base", "passes", "config", "xen-dir"}
 
 func (o *options) run(ctx context.Context, e *cli.Env, args []string) error {
 	var rate int64
@@ -75,6 +84,9 @@ func (o *options) run(ctx context.Context, e *cli.Env, args []string) error {
 	}
 	if !slices.Contains([]string{"", string(diskimg.Raw), string(diskimg.Qcow2)}, o.format) {
 		return fault.BadUsage("unknown --format %q: want raw or qcow2", o.format)
+	}
+	if err := convert.Verify(o.verify).Check(); err != nil {
+		return err
 	}
 	switch {
 	case slices.Contains(args, ""):
@@ -100,7 +112,7 @@ func (o *options) run(ctx context.Context, e *cli.Env, args []string) error {
 func (o *options) conversion(domain string, rate int64) (convert.Options, error) {
 	c := convert.Options{
 		Domain: domain, Config: o.config, XenDir: o.xenDir, StateDir: o.stateDir, To: o.to, Method: convert.Method(o.method),
-		Overwrite: o.overwrite, Final: o.final, VerifyAll: o.verifyAll, Rate: rate,
+		Overwrite: o.overwrite, Final: o.final, Whole: o.whole, Verify: convert.Verify(o.verify), Direct: o.direct, Rate: rate,
 	}
 	if !slices.Contains([]convert.Method{convert.Auto, convert.Files, convert.Blocks}, c.Method) {
 		return c, fault.BadUsage("unknown --method %q: want auto, files or blocks", o.method)
@@ -129,14 +141,20 @@ func howMuch(d *convert.Disk) string {
 	r := d.Result
 	var b strings.Builder
 	fmt.Fprintf(&b, "%s: ", d.VDev)
-	if r.Delta {
-		b.WriteString("delta: ")
+	if r.Delta != "" {
+		fmt.Fprintf(&b, "delta by %s: ", r.Delta)
 	}
 	fmt.Fprintf(&b, "read %s, wrote %s", units.Bytes(r.BytesRead), units.Bytes(r.BytesWritten))
 	if r.BytesZeroed > 0 {
 		fmt.Fprintf(&b, ", made %s zero", units.Bytes(r.BytesZeroed))
 	}
 	fmt.Fprintf(&b, " of %s", units.Bytes(r.Size))
+	if r.Seconds > 0 {
+		fmt.Fprintf(&b, " in %.1f s", r.Seconds)
+	}
+	if r.Verified != "" {
+		fmt.Fprintf(&b, "; %s", r.Verified)
+	}
 	if r.Entries > 0 {
 		fmt.Fprintf(&b, "; %d files and directories, digest %s", r.Entries, r.Digest)
 	}

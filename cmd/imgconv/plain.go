@@ -2,21 +2,21 @@ package main
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"time"
 
 	"xenlvm/lib/blockcopy"
 	"xenlvm/lib/cli"
-	"xenlvm/lib/diskimg"
+	"xenlvm/lib/convert"
+	"xenlvm/lib/directio"
+	"xenlvm/lib/extent"
 	"xenlvm/lib/fault"
+	"xenlvm/lib/fsmap"
 	"xenlvm/lib/run"
 	"xenlvm/lib/units"
 )
 
-// runPlain copies one image or device onto another. What the destination holds
-// is read and compared first, if it holds anything: only blocks that differ are
-// written.
+// runPlain copies one image or device onto another.
 func (o *options) runPlain(ctx context.Context, e *cli.Env, source, destination string, rate int64) error {
 	src, err := o.openSource(ctx, e.Runner, source)
 	if err != nil {
@@ -34,9 +34,15 @@ func (o *options) runPlain(ctx context.Context, e *cli.Env, source, destination 
 	if err := t.findVolume(ctx, e.Runner); err != nil {
 		return err
 	}
+	if o.whole {
+		e.Infof("%s: copied whole: asked for", source)
+	}
+	for _, r := range src.regions {
+		e.Infof("%s: %s", source, r)
+	}
 	began := time.Now()
-	stats, changed, err := o.copyPlain(ctx, e, src, t, rate)
-	if e.DryRun && err == nil && changed {
+	done, err := o.copyPlain(ctx, e, src, t, rate)
+	if e.DryRun && err == nil && done.changed {
 		return o.dryPlain(e, src, source, destination)
 	}
 	if !e.DryRun {
@@ -49,81 +55,157 @@ func (o *options) runPlain(ctx context.Context, e *cli.Env, source, destination 
 	if err != nil {
 		return err
 	}
-	if !changed {
+	if !done.changed {
 		e.Infof("nothing to do: %s is equal to %s", destination, source)
 	} else {
-		e.Infof("read %s, wrote %s, made %s zero of %s", units.Bytes(stats.BytesRead), units.Bytes(stats.BytesWritten), units.Bytes(stats.BytesZeroed), units.Bytes(stats.Size))
+		e.Infof("read %s, wrote %s, made %s zero of %s; %s", units.Bytes(src.read.Load()), units.Bytes(done.BytesWritten), units.Bytes(done.BytesZeroed), units.Bytes(src.Size()), done.verified)
 	}
 	if e.JSON {
-		return e.Delivered(e.Emit(map[string]any{"changed": changed, "source": source, "destination": destination, "bytes_read": stats.BytesRead,
-			"bytes_written": stats.BytesWritten, "bytes_zeroed": stats.BytesZeroed, "size_bytes": stats.Size, "method": "blocks", "seconds": time.Since(began).Seconds()}))
+		result := o.describe(src, source, destination, done.changed)
+		result["bytes_read"], result["bytes_written"], result["bytes_zeroed"] = src.read.Load(), done.BytesWritten, done.BytesZeroed
+		result["continued"], result["verified"], result["seconds"] = done.resumed, done.verified, time.Since(began).Seconds()
+		return e.Delivered(e.Emit(result))
 	}
 	return nil
 }
 
-// copyPlain compares, copies and verifies. The boolean says whether there is, or
-// was, anything to do. A dry run only compares.
-func (o *options) copyPlain(ctx context.Context, e *cli.Env, src diskimg.Source, t *target, rate int64) (blockcopy.Stats, bool, error) {
+// describe is what the JSON of a dry run and of a copy have in common.
+func (o *options) describe(src *source, from, to string, changed bool) map[string]any {
+	regions := src.regions
+	if regions == nil {
+		regions = []fsmap.Region{}
+	}
+	return map[string]any{
+		"changed": changed, "source": from, "destination": to, "size_bytes": src.Size(), "method": convert.Blocks,
+		"whole": o.whole, "regions": regions,
+	}
+}
+
+// outcome is what a copy did.
+type outcome struct {
+	blockcopy.Stats
+	changed  bool // there is, or was, anything to do
+	resumed  bool // an interrupted copy
+	verified convert.Verified
+}
+
+// copyPlain compares, copies and verifies. A dry run only compares.
+func (o *options) copyPlain(ctx context.Context, e *cli.Env, source *source, t *target, rate int64) (done outcome, err error) {
 	phase := func(what string) (blockcopy.Options, *cli.Progress) {
 		p := e.Progress(what)
-		return blockcopy.Options{BytesPerSecond: rate, Progress: func(now blockcopy.Progress) { p.Update(now.Read, now.Total) }}, p
+		return blockcopy.Options{Direct: o.direct, BytesPerSecond: rate, Progress: func(now blockcopy.Progress) { p.Update(now.Read, now.Total) }}, p
 	}
-	nothing := blockcopy.Stats{Size: src.Size()}
+	src, err := t.fill(source)
+	if err != nil {
+		return done, err
+	}
 	opts, p := phase("compare")
-	before, equal, err := t.compare(ctx, src, opts)
+	before, err := o.newProgress(source, t)
+	if err != nil {
+		return done, err
+	}
+	has, err := before.resume(ctx, e, t, opts)
+	if err == nil && !has.resumed {
+		has, err = t.compare(ctx, src, o.overwrite, e.DryRun, opts)
+	}
 	p.Done()
 	switch {
 	case err != nil:
-		return nothing, false, err
-	case equal:
-		return nothing, t.tagged(), src.Unchanged()
-	case !t.empty && !o.overwrite:
-		return nothing, false, fault.Hint(fault.Refuse("cannot copy to %s: it holds other data", t.path),
-			"--overwrite makes it equal to the source; only blocks that differ are written")
+		return done, err
+	case has.equal:
+		return outcome{changed: t.tagged(), verified: convert.VerifiedFull}, src.Unchanged()
+	case !t.empty && !o.overwrite && !has.resumed:
+		return done, o.holdsOther(t)
 	case e.DryRun:
-		return nothing, true, nil
+		return outcome{changed: true}, nil
 	}
 	if err := t.checkAgain(ctx, e.Runner); err != nil {
-		return nothing, false, err
+		return done, err
 	}
-	if err := t.tag(ctx, e.Runner); err != nil {
-		return nothing, false, err
+	done.resumed, done.changed = has.resumed, t.empty || t.tagged() || has.resumed
+	if err := t.begin(ctx, e.Runner, src, has); err != nil {
+		return done, err
 	}
-	t.written = true
+	if !has.same {
+		before.remove() // what it says of the destination will not be so
+	}
 	opts, p = phase("copy")
-	opts.Before, opts.KnownZero = before, t.empty
-	stats, sums, err := blockcopy.Copy(ctx, t.f, src, opts)
+	opts.Before, opts.KnownZero, opts.Checkpoint = has.before, t.empty, before.checkpoint(e)
+	if has.same {
+		opts.Only = &extent.Set{} // and what is not known
+	}
+	var sums *blockcopy.Digests
+	done.Stats, sums, err = blockcopy.Copy(ctx, t.f, src, opts)
 	p.Done()
 	if err == nil {
 		err = src.Unchanged()
 	}
-	if err != nil {
-		return stats, true, err
+	if err == nil {
+		done.changed = done.changed || !done.Written.Empty()
+		opts, p = phase("verify")
+		done.verified, err = o.readBack(ctx, t, sums, done.Written, has, opts)
+		p.Done()
 	}
-	opts, p = phase("verify")
-	err = blockcopy.Verify(ctx, t.f, sums, nil, opts)
-	p.Done()
-	var m *blockcopy.MismatchError
-	if errors.As(err, &m) {
-		err = fault.With(fault.Mismatch, fmt.Errorf("cannot trust %s: %w", t.path, err))
+	// What was interrupted can be continued, unless it is no more, or no good.
+	if err == nil || t.made || fault.StatusOf(err) == fault.Mismatch {
+		before.remove()
 	}
-	return stats, true, err
+	return done, err
+}
+
+// readBack compares what the device has with what was copied. What was compared just
+// before the copy, and not written, counts as verified; after an interruption there is
+// always a sample.
+func (o *options) readBack(ctx context.Context, t *target, sums *blockcopy.Digests, written extent.Set, has content, opts blockcopy.Options) (convert.Verified, error) {
+	verify := convert.Verify(o.verify)
+	switch {
+	case has.resumed:
+		if verify == convert.VerifyNone {
+			verify = convert.VerifySample
+		}
+		done, err := verify.ReadBack(ctx, t.f, sums, nil, opts)
+		if fault.StatusOf(err) == fault.Mismatch {
+			err = fault.Hint(err, "or somebody wrote to it after the interruption: then run it again, with --overwrite")
+		}
+		return done, err
+	case has.before == nil:
+		return verify.ReadBack(ctx, t.f, sums, nil, opts)
+	case verify == convert.VerifyDefault && written.Empty():
+		return convert.VerifiedFull, nil
+	}
+	return verify.ReadBack(ctx, t.f, sums, &written, opts)
+}
+
+// holdsOther refuses to destroy what a destination holds.
+func (o *options) holdsOther(t *target) error {
+	err := fault.Hint(fault.Refuse("cannot copy to %s: it holds other data", t.path), "--overwrite makes it equal to the source")
+	if !o.whole {
+		err = fault.Hint(err, "if it is a copy that has the free blocks, too: --whole compares them")
+	}
+	return err
 }
 
 // dryPlain prints the one line that there is.
-func (o *options) dryPlain(e *cli.Env, src diskimg.Source, source, destination string) error {
+func (o *options) dryPlain(e *cli.Env, src *source, source, destination string) error {
+	if e.JSON {
+		return e.Emit(o.describe(src, source, destination, true))
+	}
 	line := []string{e.Tool}
 	if o.overwrite {
 		line = append(line, "--overwrite")
 	}
-	if o.format != "" {
-		line = append(line, "--format", o.format)
+	if o.whole {
+		line = append(line, "--whole")
 	}
-	if o.limit != "" {
-		line = append(line, "--bwlimit", o.limit)
+	for _, flag := range []struct{ name, value, otherwise string }{
+		{"--format", o.format, ""}, {"--bwlimit", o.limit, ""}, {"--verify", o.verify, ""}, {"--direct", o.direct.String(), directio.Auto.String()},
+	} {
+		if flag.value != flag.otherwise {
+			line = append(line, flag.name, flag.value)
+		}
 	}
-	if e.JSON {
-		return e.Emit(map[string]any{"changed": true, "source": source, "destination": destination, "size_bytes": src.Size(), "method": "blocks"})
+	if e.Given("state-dir") {
+		line = append(line, "--state-dir", o.stateDir)
 	}
 	_, err := fmt.Fprintln(e.Stdout, run.Quote(append(line, "--", source, destination)...))
 	return err

@@ -65,6 +65,7 @@ func fakeHost(t *testing.T, state string) {
 	t.Helper()
 	work := t.TempDir()
 	t.Setenv("WORK", work)
+	t.Setenv("IMGCONV_STATE_DIR", work+"/state")
 	must(t, os.WriteFile(work+"/host.json", []byte(state), 0o600))
 }
 
@@ -194,7 +195,8 @@ func TestRootSourceDeviceIsWrittenTo(t *testing.T) {
 	guest, err := os.OpenFile(loop, os.O_WRONLY, 0)
 	must(t, err)
 	defer guest.Close()
-	_, err = copyPlain(t, options{}, disturbed{src, func() { _, _ = guest.WriteAt([]byte("y"), 8<<20) }}, target)
+	disturb(src, func() { _, _ = guest.WriteAt([]byte("y"), 8<<20) })
+	_, err = copyPlain(t, options{}, src, target)
 	if err == nil || !strings.Contains(err.Error(), "written to while it was read") {
 		t.Errorf("%v; want an error: the source was written to", err)
 	}
@@ -225,7 +227,7 @@ func TestRootAlmostBlank(t *testing.T) {
 	must(t, err)
 	_, err = f.WriteAt(make([]byte, 8), at)
 	must(t, errors.Join(err, f.Close()))
-	if s, said := imgconv(t, image, loop); s != fault.Done || !strings.Contains(said, "wrote 64.0 KiB") {
+	if s, said := imgconv(t, image, loop); s != fault.Done || !strings.Contains(said, "wrote 4.00 KiB") {
 		t.Errorf("a blank device: status %d: %s", s, said)
 	}
 }
@@ -280,8 +282,8 @@ func TestRootTag(t *testing.T) {
 	must(t, err)
 	defer target.close()
 	must(t, target.findVolume(t.Context(), run.Host{}))
-	broken := disturbed{src, func() { _ = os.Chtimes(dir+"/c.img", time.Time{}, time.Unix(1, 0)) }}
-	_, err = copyPlain(t, options{overwrite: true}, broken, target)
+	disturb(src, func() { _ = os.Chtimes(dir+"/c.img", time.Time{}, time.Unix(1, 0)) })
+	_, err = copyPlain(t, options{overwrite: true}, src, target)
 	if err = target.failed(err); fault.StatusOf(err) != fault.Left || calls() != on {
 		t.Errorf("%v: %q; want the tag", err, calls())
 	}

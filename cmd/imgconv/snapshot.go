@@ -2,14 +2,15 @@ package main
 
 import (
 	"context"
-	"time"
+	"errors"
 
 	"xenlvm/lib/cli"
 	"xenlvm/lib/convert"
+	"xenlvm/lib/fault"
 	"xenlvm/lib/host"
 	"xenlvm/lib/journal"
-	"xenlvm/lib/mapping"
 	"xenlvm/lib/run"
+	"xenlvm/lib/step"
 )
 
 // runSnapshot copies the images of a domain from a snapshot of the volume, or
@@ -18,6 +19,15 @@ func (o *options) runSnapshot(ctx context.Context, e *cli.Env, domain string, ra
 	opts, err := o.conversion(domain, rate)
 	if err != nil {
 		return err
+	}
+	most, auto, err := parsePasses(o.passes)
+	if err != nil {
+		return err
+	}
+	for _, name := range []string{"keep-base", "passes"} {
+		if o.final && e.Given(name) {
+			return fault.BadUsage("--%s means nothing with --final: no pass follows it", name)
+		}
 	}
 	if err := host.NeedRoot("copy from a snapshot"); err != nil {
 		return err
@@ -29,10 +39,12 @@ func (o *options) runSnapshot(ctx context.Context, e *cli.Env, domain string, ra
 	if err != nil {
 		return err
 	}
-	// Looked at before the journal's directory is made: a name that is no
-	// domain's must leave nothing behind.
-	if err := convert.CheckDomain(opts); err != nil {
-		return err
+	if !o.dropBase {
+		// Looked at before the journal's directory is made: a name that is no
+		// domain's must leave nothing behind.
+		if err := convert.CheckDomain(opts); err != nil {
+			return err
+		}
 	}
 	if !e.DryRun { // which leaves nothing behind, not even the lock's directory
 		release, err := j.Lock()
@@ -41,48 +53,64 @@ func (o *options) runSnapshot(ctx context.Context, e *cli.Env, domain string, ra
 		}
 		defer release()
 	}
-	leftovers, err := convert.Reclaim(ctx, e.Runner, domain)
+	if o.dropBase {
+		return drop(ctx, e, domain)
+	}
+	if planned, err := reclaim(ctx, e, j); err != nil || planned {
+		return err
+	}
+	return o.runPasses(ctx, e, j, opts, most, auto)
+}
+
+// reclaim removes what a run left that was killed. The boolean says that this is all
+// that a dry run can plan: what comes then can be planned when that is gone.
+func reclaim(ctx context.Context, e *cli.Env, j *journal.Journal) (planned bool, err error) {
+	records, err := j.Read()
+	if err != nil {
+		return false, err
+	}
+	leftovers, err := convert.Reclaim(ctx, e.Runner, j.Domain, records)
+	if err != nil || len(leftovers) == 0 {
+		return false, err
+	}
+	e.Infof("an earlier run of %s was killed: clearing what it left", j.Domain)
+	return e.DryRun, e.Apply(ctx, leftovers)
+}
+
+// drop removes the snapshots that were kept, or left, for a domain.
+func drop(ctx context.Context, e *cli.Env, domain string) error {
+	dropped, err := dropQuietly(ctx, e, domain)
 	if err != nil {
 		return err
 	}
-	if len(leftovers) > 0 {
-		e.Infof("an earlier run of %s was killed: clearing what it left", domain)
-		if err := e.Apply(ctx, leftovers); err != nil || e.DryRun {
-			return err // what comes then can be planned when they are gone
-		}
-	}
-	c, err := convert.Prepare(ctx, e.Runner, reporter{e}, j, opts)
-	if err != nil {
-		return err
-	}
-	for _, s := range c.Skipped {
-		e.Infof("leaving out %s", s)
-	}
-	began := time.Now()
-	changed := len(c.Disks) > 0
-	if !changed {
-		e.Infof("nothing to do: %s has no disk on an image file", domain)
-	} else if err := convertDisks(ctx, e, c); err != nil {
-		return err
-	}
-	state := mapping.Copied
-	if e.DryRun {
-		state = mapping.Planned
+	if !dropped {
+		e.Infof("nothing to do: no snapshot was kept for %s", domain)
 	}
 	if e.JSON {
-		return e.Delivered(e.Emit(result(c, changed, state, time.Since(began))))
+		return e.Delivered(e.Emit(map[string]any{"changed": dropped}))
 	}
-	if e.DryRun {
-		return nil
+	return nil
+}
+
+func dropQuietly(ctx context.Context, e *cli.Env, domain string) (dropped bool, err error) {
+	plan, err := convert.Reclaim(ctx, e.Runner, domain, nil)
+	if err != nil {
+		return false, err
 	}
-	return e.Delivered(mapping.Write(e.Stdout, c.Lines(state)))
+	return len(plan) > 0, e.Apply(ctx, plan)
 }
 
 func convertDisks(ctx context.Context, e *cli.Env, c *convert.Conversion) error {
 	for _, d := range c.Disks {
 		e.Infof("%s: %s to %s by %s: %s", d.VDev, d.Image, d.Dest.Path, d.Method, d.Why)
 	}
+	if e.DryRun {
+		c.Survey()
+	}
 	copying, commit, err := c.Plan(ctx)
+	if fault.StatusOf(err) == fault.Refused {
+		copying, commit, err = planWithoutBases(ctx, e, c, err)
+	}
 	if err != nil {
 		return err
 	}
@@ -100,23 +128,16 @@ func convertDisks(ctx context.Context, e *cli.Env, c *convert.Conversion) error 
 	return nil
 }
 
-// disk is one disk in the JSON result.
-type disk struct {
-	mapping.Line
-	convert.Result
-	Method string `json:"method"`
-	Why    string `json:"why"`
-	Origin string `json:"origin"`
-}
-
-func result(c *convert.Conversion, changed bool, state mapping.State, took time.Duration) any {
-	var read, written int64
-	disks := []disk{}
-	for i, line := range c.Lines(state) {
-		d := c.Disks[i]
-		disks = append(disks, disk{line, d.Result, string(d.Method), d.Why, d.Origin.Spec()})
-		read += d.Result.BytesRead
-		written += d.Result.BytesWritten
+// planWithoutBases is the plan of a conversion whose plan was refused, perhaps because
+// there is no room for another snapshot beside the base of the last pass.
+func planWithoutBases(ctx context.Context, e *cli.Env, c *convert.Conversion, refused error) (copying, commit step.Plan, err error) {
+	bases, err := c.GiveUpBases()
+	if err != nil || len(bases) == 0 || e.DryRun {
+		return nil, nil, errors.Join(refused, err)
 	}
-	return map[string]any{"changed": changed, "disks": disks, "skipped": c.Skipped, "bytes_read": read, "bytes_written": written, "seconds": took.Seconds()}
+	e.Infof("%v: removing the base of the last pass", refused)
+	if err := e.Apply(ctx, bases); err != nil {
+		return nil, nil, err
+	}
+	return c.Plan(ctx)
 }

@@ -5,21 +5,29 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"sync/atomic"
 
 	"golang.org/x/sys/unix"
 
 	"xenlvm/lib/blkdev"
+	"xenlvm/lib/blockcopy"
 	"xenlvm/lib/convert"
 	"xenlvm/lib/diskimg"
 	"xenlvm/lib/dm"
+	"xenlvm/lib/extent"
 	"xenlvm/lib/fault"
+	"xenlvm/lib/fsmap"
 	"xenlvm/lib/run"
+	"xenlvm/lib/units"
 )
 
 // source is an opened source. The writes to a device are counted, as a file's
 // time stamps tell of those to it.
 type source struct {
 	diskimg.Source
+	used    extent.Set     // what is copied of it
+	regions []fsmap.Region // what is known of it, nil if all is copied unseen
+	read    atomic.Int64   // bytes
 	stat    unix.Stat_t
 	device  *blkdev.Device // whose writes are counted, nil for none
 	written int64          // its counter when it was opened
@@ -45,14 +53,36 @@ func (o *options) openSource(ctx context.Context, r run.Runner, path string) (*s
 		return nil, fault.With(fault.Refused, err)
 	}
 	s := &source{}
-	if s.Source, err = diskimg.OpenSource(path, format); err != nil {
+	if s.Source, err = diskimg.OpenSourceDirect(path, format, o.direct); err != nil {
 		return nil, fault.With(fault.Refused, err)
 	}
 	if err := s.count(path); err != nil {
 		return nil, fault.With(fault.Refused, errors.Join(err, s.Close()))
 	}
+	if err := s.findUsed(o.whole); err != nil {
+		return nil, fault.With(fault.Refused, errors.Join(err, s.Close()))
+	}
 	return s, nil
 }
+
+// findUsed finds out what must be copied.
+func (s *source) findUsed(whole bool) (err error) {
+	s.used = extent.Whole(s.Size())
+	if !whole {
+		s.used, s.regions, err = fsmap.Used(s, units.Bytes(s.Size()))
+	}
+	return err
+}
+
+// ReadAt counts what is read.
+func (s *source) ReadAt(b []byte, off int64) (int, error) {
+	n, err := s.Source.ReadAt(b, off)
+	s.read.Add(int64(n))
+	return n, err
+}
+
+// Data leaves out the free blocks of file systems.
+func (s *source) Data() (extent.Set, error) { return blockcopy.Mask(s.Source, s.used).Data() }
 
 // count notes what a later Unchanged compares with.
 func (s *source) count(path string) error {

@@ -4,16 +4,13 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"os"
 	"path/filepath"
 
 	"golang.org/x/sys/unix"
 
 	"xenlvm/lib/blkdev"
-	"xenlvm/lib/blockcopy"
 	"xenlvm/lib/diskimg"
-	"xenlvm/lib/extent"
 	"xenlvm/lib/fault"
 	"xenlvm/lib/journal"
 	"xenlvm/lib/lvm"
@@ -27,6 +24,7 @@ type target struct {
 	made    bool    // a new file, which has its name only when it is complete
 	device  bool    // a block device
 	empty   bool    // nothing that could be lost
+	short   bool    // a file that is smaller than the source
 	written bool    // the copy has begun
 	lv      *lvm.LV // nil if it is none
 }
@@ -82,7 +80,7 @@ func (t *target) raw(size int64) error {
 		"give a new name; qemu-img convert -f raw -O %s makes such an image of that", format)
 }
 
-// create opens the file that becomes path, emptied if a killed run left it.
+// create opens the file that becomes path, perhaps one that a killed run left.
 func (t *target) create(src diskimg.Source, dry bool) error {
 	flag := os.O_RDWR | unix.O_NOFOLLOW
 	if !dry {
@@ -106,10 +104,7 @@ func (t *target) create(src diskimg.Source, dry bool) error {
 	if err := unix.Fstat(int(t.f.Fd()), &st); err != nil || !t.named() || st.Nlink != 1 || st.Mode&unix.S_IFMT != unix.S_IFREG {
 		return leftover(t.path, fmt.Errorf("cannot use %s: it is not what a killed run left", t.f.Name()))
 	}
-	if dry {
-		return nil
-	}
-	return t.f.Truncate(0)
+	return nil
 }
 
 // isPartial refuses a source that is what the destination is written as.
@@ -184,6 +179,22 @@ func (t *target) checkAgain(ctx context.Context, r run.Runner) error {
 	return t.checkOpen()
 }
 
+// begin is what comes right before the first write.
+func (t *target) begin(ctx context.Context, r run.Runner, src filled, has content) error {
+	if t.made {
+		size := int64(0)
+		if has.resumed {
+			size = src.Size()
+		}
+		return t.f.Truncate(size)
+	}
+	if err := t.tag(ctx, r); err != nil {
+		return err
+	}
+	t.written = true
+	return nil
+}
+
 // finish gives a new file its name, and takes the tag off a volume.
 func (t *target) finish(ctx context.Context, r run.Runner) error {
 	if !t.made {
@@ -223,36 +234,4 @@ func (t *target) failed(err error) error {
 		return fault.Hint(fault.With(fault.Left, fmt.Errorf("%s is half overwritten: %w", t.path, err)), "run it again: it goes on where the two differ")
 	}
 	return err
-}
-
-// compare reads a destination that holds something, and the source. The digests
-// are nil when there is nothing to compare.
-func (t *target) compare(ctx context.Context, src diskimg.Source, o blockcopy.Options) (*blockcopy.Digests, bool, error) {
-	if t.empty {
-		return nil, false, nil
-	}
-	size, err := t.f.Seek(0, io.SeekEnd)
-	if err != nil || size < src.Size() {
-		return nil, false, err
-	}
-	if t.device { // which says nothing by its size
-		if t.empty, err = blockcopy.Zeros(ctx, t.f, o); err != nil || t.empty {
-			return nil, false, err
-		}
-	}
-	sums, err := blockcopy.Scan(ctx, t.f, src.Size(), o)
-	if err != nil {
-		return nil, false, err
-	}
-	differ, err := blockcopy.Differ(ctx, src, sums, o)
-	if err != nil || !differ.Empty() {
-		return sums, false, err
-	}
-	// Behind the image, a larger destination must be zero.
-	err = blockcopy.Verify(ctx, t.f, sums, new(extent.Of(extent.Range{Off: src.Size(), Len: size - src.Size()})), o)
-	var m *blockcopy.MismatchError
-	if errors.As(err, &m) {
-		return sums, false, nil
-	}
-	return sums, true, err
 }

@@ -34,14 +34,16 @@ func refused(t *testing.T, err error, want string) {
 	}
 }
 
-// disturbed is a source that is written to while it is read.
+// disturb does something whenever src is read.
+func disturb(src *source, do func()) { src.Source = disturbed{src.Source, do} }
+
 type disturbed struct {
 	diskimg.Source
-	disturb func()
+	do func()
 }
 
 func (d disturbed) ReadAt(b []byte, off int64) (int, error) {
-	d.disturb()
+	d.do()
 	return d.Source.ReadAt(b, off)
 }
 
@@ -65,11 +67,11 @@ func some(t *testing.T) *source {
 }
 
 // copyPlain is the copying itself, onto an opened target.
-func copyPlain(t *testing.T, o options, src diskimg.Source, to *target) (bool, error) {
+func copyPlain(t *testing.T, o options, src *source, to *target) (outcome, error) {
 	t.Helper()
 	e := &cli.Env{Tool: "imgconv", Stderr: io.Discard, Runner: run.Host{}}
-	_, changed, err := o.copyPlain(t.Context(), e, src, to, 0)
-	return changed, err
+	o.stateDir = t.TempDir()
+	return o.copyPlain(t.Context(), e, src, to, 0)
 }
 
 func TestSourceIsWrittenTo(t *testing.T) {
@@ -84,8 +86,8 @@ func TestSourceIsWrittenTo(t *testing.T) {
 	guest, err := os.OpenFile(image, os.O_WRONLY, 0)
 	must(t, err)
 	defer guest.Close()
-	write := disturbed{src, func() { _, _ = guest.WriteAt([]byte("y"), 700000) }}
-	_, err = copyPlain(t, options{}, write, target)
+	disturb(src, func() { _, _ = guest.WriteAt([]byte("y"), 700000) })
+	_, err = copyPlain(t, options{}, src, target)
 	if err == nil || !strings.Contains(err.Error(), "written to while it was read") {
 		t.Errorf("%v; want an error: the source was written to", err)
 	}
@@ -110,7 +112,8 @@ func TestSourceOfAnEqualCopyIsWrittenTo(t *testing.T) {
 	guest, err := os.OpenFile(image, os.O_WRONLY, 0)
 	must(t, err)
 	defer guest.Close()
-	_, err = copyPlain(t, options{}, disturbed{src, func() { _, _ = guest.WriteAt([]byte("x"), 0) }}, target)
+	disturb(src, func() { _, _ = guest.WriteAt([]byte("x"), 0) })
+	_, err = copyPlain(t, options{}, src, target)
 	if err == nil || !strings.Contains(err.Error(), "written to while it was read") {
 		t.Errorf("%v; want an error: the source was written to", err)
 	}
@@ -118,7 +121,7 @@ func TestSourceOfAnEqualCopyIsWrittenTo(t *testing.T) {
 
 // The destination is looked at again after the hours that comparing takes.
 func TestTakenMeanwhile(t *testing.T) {
-	for what, disturb := range map[string]func(t *testing.T, path string){
+	for what, take := range map[string]func(t *testing.T, path string){
 		"domain vm3 has it": func(t *testing.T, path string) {
 			fakeHost(t, `{"domains": [{"name": "vm3", "id": 7, "disks": [{"vdev": "xvda", "path": "`+path+`", "format": "qcow2", "state": 4}]}]}`)
 		},
@@ -139,7 +142,8 @@ func TestTakenMeanwhile(t *testing.T) {
 			must(t, err)
 			defer target.close()
 			var once sync.Once
-			_, err = copyPlain(t, options{overwrite: true}, disturbed{src, func() { once.Do(func() { disturb(t, copied) }) }}, target)
+			disturb(src, func() { once.Do(func() { take(t, copied) }) })
+			_, err = copyPlain(t, options{overwrite: true}, src, target)
 			refused(t, target.failed(err), what)
 			if b, err := os.ReadFile(copied); err != nil || !bytes.Equal(b, old) {
 				t.Errorf("it was written to, %v", err)
@@ -318,9 +322,6 @@ func TestPartial(t *testing.T) {
 	target, err := openTarget(path, src, false)
 	must(t, err)
 	defer target.close()
-	if st, err := target.f.Stat(); err != nil || st.Size() != 0 {
-		t.Errorf("what was left is still there: %d bytes, %v", st.Size(), err)
-	}
 	_, err = openTarget(path, src, false)
 	refused(t, err, "another run has it")
 	must(t, target.finish(t.Context(), nil))

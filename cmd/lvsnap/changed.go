@@ -9,9 +9,6 @@ import (
 	"os"
 	"path/filepath"
 
-	"golang.org/x/sys/unix"
-
-	"xenlvm/lib/blkdev"
 	"xenlvm/lib/changed"
 	"xenlvm/lib/cli"
 	"xenlvm/lib/extent"
@@ -67,7 +64,7 @@ func (o *options) mapping(lv, origin lvm.LV, before, after *changed.Map) (step.P
 	if err != nil {
 		return nil, fault.Refuse("cannot find %s: %w", o.file, err)
 	}
-	if err := withFile(path, number(origin), nil); err != nil {
+	if err := changed.WithFile(path, number(origin), nil); err != nil {
 		return nil, err
 	}
 	_, inside, err := mnt.Of(path)
@@ -88,11 +85,8 @@ func (o *options) mapping(lv, origin lvm.LV, before, after *changed.Map) (step.P
 	old := filepath.Join(base, inside)
 	return append(plan, step.Step{
 		What: "map " + old,
-		Do: func(context.Context) error {
-			err := withFile(old, number(lv), func(f *os.File) (err error) {
-				*before, err = changed.ReadMap(f)
-				return err
-			})
+		Do: func(context.Context) (err error) {
+			*before, err = changed.MapOf(old, number(lv))
 			if errors.Is(err, fs.ErrNotExist) {
 				err = fault.Hint(err, "all of %s is newer than snapshot %s", o.file, lv.Spec())
 			}
@@ -101,7 +95,7 @@ func (o *options) mapping(lv, origin lvm.LV, before, after *changed.Map) (step.P
 	}, step.Step{
 		What: "map " + path,
 		Do: func(context.Context) error {
-			return withFile(path, number(origin), func(f *os.File) (err error) {
+			return changed.WithFile(path, number(origin), func(f *os.File) (err error) {
 				if err = changed.Settle(f, number(origin)); err == nil {
 					*after, err = changed.ReadMap(f)
 				}
@@ -109,26 +103,6 @@ func (o *options) mapping(lv, origin lvm.LV, before, after *changed.Map) (step.P
 			})
 		},
 	}), nil
-}
-
-// withFile opens a regular file whose map counts bytes of the device.
-func withFile(path string, device blkdev.Number, do func(*os.File) error) error {
-	f, err := os.OpenFile(path, os.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK, 0)
-	if err != nil {
-		return fault.Refuse("cannot map %s: %w", path, errors.Unwrap(err))
-	}
-	defer f.Close()
-	info, err := f.Stat()
-	switch {
-	case err != nil:
-		return err
-	case !info.Mode().IsRegular():
-		return fault.Refuse("cannot map %s: it is not a regular file", path)
-	}
-	if err := changed.OnVolume(f, device); err != nil || do == nil {
-		return err
-	}
-	return do(f)
 }
 
 // printChanged prints lines "offset length", or one JSON object. Size is that of the

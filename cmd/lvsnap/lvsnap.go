@@ -194,14 +194,14 @@ func (o *options) list(ctx context.Context, e *cli.Env, args []string) error {
 		entries = append(entries, en)
 	}
 	if e.JSON {
-		return e.Emit(map[string]any{"changed": false, "snapshots": entries})
+		return e.Delivered(e.Emit(map[string]any{"changed": false, "snapshots": entries}))
 	}
 	var b strings.Builder
 	for _, en := range entries {
 		fmt.Fprintf(&b, "%s\t%s\t%d\t%.2f%%\t%s\t%s\n", en.Snapshot, en.Origin, en.Size, en.Used, en.State, en.Owner)
 	}
 	_, err = fmt.Fprint(e.Stdout, b.String())
-	return err
+	return e.Delivered(err)
 }
 
 func (o *options) watch(ctx context.Context, e *cli.Env, args []string) error {
@@ -235,7 +235,7 @@ func (o *options) watch(ctx context.Context, e *cli.Env, args []string) error {
 		last = u.Used
 	})
 	if err == nil && e.JSON {
-		return e.Emit(map[string]any{"changed": false, "snapshot": lv.Spec(), "used_bytes": last})
+		return e.Delivered(e.Emit(map[string]any{"changed": false, "snapshot": lv.Spec(), "used_bytes": last}))
 	}
 	if errors.Is(err, lvm.ErrPoolFull) {
 		err = fault.Hint(err, "lvsnap remove %s", lv.Spec())
@@ -258,7 +258,7 @@ func (o *options) remove(ctx context.Context, e *cli.Env, args []string) error {
 	if !found {
 		e.Infof("nothing to do: there is no snapshot %s/%s", vg, name)
 		if e.JSON {
-			return e.Emit(map[string]any{"changed": false, "snapshot": vg + "/" + name})
+			return e.Delivered(e.Emit(map[string]any{"changed": false, "snapshot": vg + "/" + name}))
 		}
 		return nil
 	}

@@ -12,6 +12,7 @@ import (
 	"xenlvm/lib/run"
 	"xenlvm/lib/step"
 	"xenlvm/lib/xl"
+	"xenlvm/lib/xlcfg"
 )
 
 // abort puts the domain back onto its images.
@@ -50,19 +51,12 @@ func (c *command) abort(ctx context.Context, e *cli.Env, args []string) error {
 			back = append(back, one)
 		}
 	}
-	dom, up, err := xl.Find(ctx, e.Runner, t.domain)
-	if err != nil {
-		return err
-	}
-	if up && len(back) > 0 {
-		path := c.config
-		if path == "" {
-			if path, err = xl.FindConfig(c.xenDir, t.domain); err != nil {
-				return err
-			}
+	if len(back) > 0 {
+		update, err := c.restartFrom(ctx, e, t)
+		if err != nil {
+			return err
 		}
-		update := xl.ConfigUpdate(dom.Number(), path)
-		back = append(back, step.Command(e.Runner, "have Xen restart "+t.domain+" from "+path, update, run.Cmd{}))
+		back = append(back, update...)
 	}
 	if err := e.Apply(ctx, back); err != nil {
 		return err
@@ -76,6 +70,66 @@ func (c *command) abort(ctx context.Context, e *cli.Env, args []string) error {
 		}
 	}
 	return present(e, true, t.lines(mapping.Planned, func(k mirror.Known) string { return cmp.Or(k.Destination, k.Path()) }), nil)
+}
+
+// restartFrom is the plan that has Xen restart a running domain from its
+// configuration when the guest reboots.
+func (c *command) restartFrom(ctx context.Context, e *cli.Env, t *target) (step.Plan, error) {
+	dom, up, err := xl.Find(ctx, e.Runner, t.domain)
+	if err != nil || !up {
+		return nil, err
+	}
+	path, err := c.configFile(t.domain)
+	if err != nil {
+		return nil, err
+	}
+	file, err := xl.ReadConfig(path)
+	if err != nil {
+		return nil, err
+	}
+	stay, err := t.staying()
+	if err != nil {
+		return nil, err
+	}
+	config, err := onMirrors(file, stay)
+	if err != nil {
+		return nil, err
+	}
+	var plan step.Plan
+	from := path
+	if len(stay) > 0 {
+		const name = "restart.cfg"
+		from = t.journal.Path(name)
+		plan = step.Plan{t.journal.Temporary("write a configuration for xl", name, config.Bytes())}
+	}
+	return append(plan, step.Command(e.Runner, "have Xen restart "+t.domain+" from "+path, xl.ConfigUpdate(dom.Number(), from), run.Cmd{})), nil
+}
+
+// staying are the mirrors that a domain goes on on when one of them is aborted.
+func (t *target) staying() ([]mirror.Known, error) {
+	var stay []mirror.Known
+	for _, k := range t.others {
+		s, err := k.Look()
+		if err != nil {
+			return nil, err
+		}
+		if s.Array != nil && s.Top.Open > 0 && s.Phase != mirror.Returned && s.Phase != mirror.Switched {
+			stay = append(stay, k)
+		}
+	}
+	return stay, nil
+}
+
+// onMirrors is a configuration with the devices of mirrors in place of the disks: a
+// guest that reboots on one of those would write to it beside the mirror.
+func onMirrors(config *xlcfg.File, all []mirror.Known) (*xlcfg.File, error) {
+	for _, k := range all {
+		var err error
+		if config, err = config.SetDisk(k.VDev, k.Path()); err != nil {
+			return nil, fault.With(fault.Refused, err)
+		}
+	}
+	return config, nil
 }
 
 // mayAbort refuses to go back to an image that has not everything.
@@ -96,6 +150,9 @@ func (c *command) mayAbort(t *target, k mirror.Known) (mirror.State, error) {
 	}
 	if s.Array != nil && !s.Intact() {
 		return s, k.Unfit(s)
+	}
+	if s.Used() { // what was written must be where the domain goes back to
+		return s, k.Original(s)
 	}
 	return s, nil
 }

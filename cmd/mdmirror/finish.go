@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 
+	"xenlvm/lib/blkdev"
 	"xenlvm/lib/cli"
 	"xenlvm/lib/fault"
 	"xenlvm/lib/mapping"
@@ -96,7 +97,11 @@ func (c *command) mayFinish(ctx context.Context, e *cli.Env, t *target) (used, u
 			return nil, nil, c.unfit(t, k, s)
 		case s.Top.Open > 0:
 			used = append(used, k)
-			if !k.Compared && !c.noVerify {
+			user, err := h.User(ctx, k.Disk)
+			if err != nil {
+				return nil, nil, err
+			}
+			if (user == 0 || k.Compared != user) && !c.noVerify {
 				compare = append(compare, k)
 			}
 		default:
@@ -178,19 +183,14 @@ func (c *command) names(k mirror.Known) (target string, volume bool, err error) 
 	if target, err = c.configuredTarget(k); err != nil || k.Destination == "" {
 		return target, false, err
 	}
-	a, errA := filepath.EvalSymlinks(target)
-	b, errB := filepath.EvalSymlinks(k.Destination)
-	return target, errA == nil && errB == nil && a == b, nil
+	return target, blkdev.SameFile(target, k.Destination), nil
 }
 
 // configuredTarget is what the configuration has as the disk.
 func (c *command) configuredTarget(k mirror.Known) (string, error) {
-	path := c.config
-	if path == "" {
-		var err error
-		if path, err = xl.FindConfig(c.xenDir, k.Domain); err != nil {
-			return "", err
-		}
+	path, err := c.configFile(k.Domain)
+	if err != nil {
+		return "", err
 	}
 	config, err := xl.ReadConfig(path)
 	if err != nil {

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"os"
 	"path/filepath"
 	"strings"
 
@@ -46,16 +45,16 @@ type member struct {
 // status prints the members of mirrors, and what is going on.
 func (c *command) status(_ context.Context, e *cli.Env, args []string) error {
 	targets, err := c.targets(e, args)
-	if err != nil {
+	if targets == nil && err != nil {
 		return err
 	}
-	members := []member{}
-	var trouble []error
+	members, trouble := []member{}, []error{err}
 	for _, t := range targets {
 		for _, k := range t.known {
 			s, err := k.Look()
 			if err != nil {
-				return err
+				trouble = append(trouble, err)
+				continue
 			}
 			members = append(members, membersOf(k, s)...)
 			if status := statusOf(s.Phase); status != fault.Done {
@@ -64,7 +63,7 @@ func (c *command) status(_ context.Context, e *cli.Env, args []string) error {
 			c.explain(e, t, k, s)
 		}
 	}
-	if len(members) == 0 {
+	if len(members) == 0 && errors.Join(trouble...) == nil {
 		e.Infof("no disk is mirrored")
 	}
 	if e.JSON {
@@ -76,35 +75,7 @@ func (c *command) status(_ context.Context, e *cli.Env, args []string) error {
 		}
 		_, err = fmt.Fprint(e.Stdout, b.String())
 	}
-	return errors.Join(append(trouble, err)...)
-}
-
-// targets are the mirrors that args name, those of all domains for none.
-func (c *command) targets(e *cli.Env, args []string) ([]*target, error) {
-	if len(args) == 1 {
-		t, release, err := c.begin(e, "look at", args[0])
-		if err == nil {
-			release()
-		}
-		return []*target{t}, err
-	}
-	entries, err := os.ReadDir(c.stateDir)
-	if err != nil && !errors.Is(err, os.ErrNotExist) {
-		return nil, err
-	}
-	var all []*target
-	for _, entry := range entries {
-		t := &target{domain: entry.Name()}
-		if t.journal, err = journal.Open(c.stateDir, t.domain, e.Tool); err != nil {
-			continue
-		}
-		if err := t.read(); err != nil {
-			e.Printf("%v", err)
-			continue
-		}
-		all = append(all, t)
-	}
-	return all, nil
+	return errors.Join(append(trouble, e.Delivered(err))...)
 }
 
 // membersOf are the lines of one mirror.
@@ -219,6 +190,10 @@ func (c *command) compare(ctx context.Context, e *cli.Env, t *target, all []mirr
 	}
 	h := mirror.Host{Run: e.Runner, Journal: t.journal}
 	for _, k := range all {
+		before, err := h.User(ctx, k.Disk)
+		if err != nil {
+			return err
+		}
 		phase := e.Progress("compare " + filepath.Base(k.Source) + " and " + k.Destination)
 		differ, err := k.Verify(ctx, rate, watch(e, k, phase))
 		phase.Done()
@@ -229,7 +204,14 @@ func (c *command) compare(ctx context.Context, e *cli.Env, t *target, all []mirr
 			return fault.Hint(fault.With(fault.Mismatch, fmt.Errorf("cannot trust %s: %s of it differ from %s", k.Destination, differ, k.Source)),
 				"mdmirror abort %s; a guest that changes memory while it is being written, as swap does, can cause it: compare again first", run.Quote(t.domain))
 		}
-		if err := e.Apply(ctx, step.Plan{h.Confirm(k)}); err != nil {
+		user, err := h.User(ctx, k.Disk)
+		if err != nil {
+			return err
+		}
+		if user != before { // whatever ran in between
+			user = 0
+		}
+		if err := e.Apply(ctx, step.Plan{h.Confirm(k, user)}); err != nil {
 			return err
 		}
 	}

@@ -33,6 +33,7 @@ var sideways = map[string][]string{
 	"run":     {"fault"},
 	"loopdev": {"blkdev"},
 	"dm":      {"blkdev"},
+	"xl":      {"blkdev"},
 }
 
 // only says which package alone may import a library.
@@ -52,7 +53,7 @@ var only = map[string][]string{
 	"github.com/aymanbagabas/go-udiff":   {"cmd/domuswitch"},
 	"github.com/zeebo/xxh3":              {"lib/blockcopy", "lib/treesum"},
 	"golang.org/x/time":                  {"lib/blockcopy"},
-	"github.com/prometheus/procfs":       {"lib/blkdev", "lib/mnt"},
+	"github.com/prometheus/procfs":       {"lib/blkdev", "lib/host", "lib/mnt"},
 	"golang.org/x/term":                  {"lib/cli"},
 }
 

@@ -13,6 +13,7 @@ import (
 	"xenlvm/lib/dm"
 	"xenlvm/lib/fault"
 	"xenlvm/lib/mirror"
+	"xenlvm/lib/udev"
 	"xenlvm/lib/units"
 )
 
@@ -55,7 +56,7 @@ func Mirror(n blkdev.Number) (dm.Device, bool, error) {
 	}
 	path := s.numbered(n)
 	d := s.Devices[path]
-	if d == nil || !strings.HasPrefix(d.DM, "XENLVM-") {
+	if d == nil || !strings.HasPrefix(d.DM, udev.UUIDPrefix) {
 		return dm.Device{}, false, nil
 	}
 	table := ""

@@ -1,6 +1,7 @@
 package scripttest
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -26,10 +27,13 @@ func TestMain(m *testing.M) {
 }
 
 // host is what the programs change. A State "ending N" has run, and will have
-// stopped when show was asked N times.
+// stopped when show was asked N times. With a base, its disks are "images, base".
 type host struct {
 	State, Disks string
 }
+
+// base is a snapshot that was kept, as part of a host's Disks.
+const base = ", base"
 
 func (h host) save(dir string) error {
 	return os.WriteFile(filepath.Join(dir, "host"), []byte(h.State+"\t"+h.Disks), 0o600)
@@ -45,6 +49,7 @@ func load(dir string) (host, error) {
 type program struct {
 	dir     string
 	host    host
+	args    []string
 	step    string // copy, final, or the verb of another program; plan and check: dry runs; qemu: live without devices
 	apart   bool   // it has a session of its own
 	signals chan os.Signal
@@ -64,10 +69,15 @@ func play(args []string) int {
 	if p.host, err = load(p.dir); err != nil {
 		return p.fail(err)
 	}
-	p.step = stepOf(args)
+	p.step, p.args = stepOf(args), args
 	switch p.step {
 	case "show":
 		return p.show()
+	case "drop":
+		if !p.apart {
+			return p.fail(errors.New("a hangup would reach --drop-base"))
+		}
+		return p.work()
 	case "status":
 		if act, err := p.act(); act == "absent" && err == nil { // in the journal only
 			fmt.Print(sign + "absent\n")
@@ -114,6 +124,8 @@ func stepOf(args []string) string {
 		return args[0]
 	case slices.Contains(args, "--final"):
 		return "final"
+	case slices.Contains(args, "--drop-base"):
+		return "drop"
 	}
 	return "copy"
 }
@@ -122,9 +134,9 @@ func stepOf(args []string) string {
 func (p *program) record(args []string) error {
 	call := p.step
 	if p.step == "start" {
-		call += " on " + p.host.Disks
+		call += " on " + strings.TrimSuffix(p.host.Disks, base)
 	}
-	for _, f := range []string{"--config=/x.cfg", "--timeout=9s", "--max-pause=5", "--bwlimit=1M", "--overwrite", "--to=vg0"} {
+	for _, f := range []string{"--config=/x.cfg", "--timeout=9s", "--max-pause=5", "--bwlimit=1M", "--overwrite", "--to=vg0", "--check-add"} {
 		if name, _, _ := strings.Cut(f, "="); slices.Contains(args, f) {
 			call += " " + name
 		}
@@ -213,8 +225,16 @@ func (p *program) end(status int, act string) int {
 // work is what the step does when all goes well.
 func (p *program) work() int {
 	switch p.step {
-	case "copy", "final":
+	case "copy":
+		if slices.Contains(p.args, "--keep-base") {
+			p.host.Disks += base
+		}
 		fmt.Print(sign + "copied\n")
+	case "final":
+		p.host.Disks = strings.TrimSuffix(p.host.Disks, base)
+		fmt.Print(sign + "copied\n")
+	case "drop":
+		p.host.Disks = strings.TrimSuffix(p.host.Disks, base)
 	case "plan", "check":
 		fmt.Print(dry)
 	case "stop":

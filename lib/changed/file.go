@@ -23,6 +23,35 @@ const (
 	fsJournalDataFlag = 0x4000     // FS_JOURNAL_DATA_FL
 )
 
+// WithFile opens a regular file whose map counts bytes of the device.
+func WithFile(path string, device blkdev.Number, do func(*os.File) error) error {
+	f, err := os.OpenFile(path, os.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK, 0)
+	if err != nil {
+		return fault.Refuse("cannot map %s: %w", path, errors.Unwrap(err))
+	}
+	defer f.Close()
+	info, err := f.Stat()
+	switch {
+	case err != nil:
+		return err
+	case !info.Mode().IsRegular():
+		return fault.Refuse("cannot map %s: it is not a regular file", path)
+	}
+	if err := OnVolume(f, device); err != nil || do == nil {
+		return err
+	}
+	return do(f)
+}
+
+// MapOf is the map of the file at path, counted in bytes of the device.
+func MapOf(path string, device blkdev.Number) (m Map, err error) {
+	err = WithFile(path, device, func(f *os.File) (err error) {
+		m, err = ReadMap(f)
+		return err
+	})
+	return m, err
+}
+
 // OnVolume refuses a file whose map does not count bytes of the device: its file
 // system is not mounted from it directly, or may have its data elsewhere. The first
 // byte of the file system is that of the device.

@@ -161,9 +161,12 @@ func thinDelta(x *xml.Decoder) (extent.Set, error) {
 				compared = true
 				continue
 			}
-			begin, err1 := number(e, "begin", math.MaxInt64/block)
-			length, err2 := number(e, "length", math.MaxInt64/block-begin)
-			if err := errors.Join(err1, err2); err != nil {
+			begin, err := number(e, "begin", math.MaxInt64/block)
+			if err != nil {
+				return set, err
+			}
+			length, err := number(e, "length", math.MaxInt64/block-begin)
+			if err != nil {
 				return set, err
 			}
 			if name != "same" {

@@ -21,18 +21,23 @@ import (
 // blocksPass is what a copy by blocks leaves to be verified.
 type blocksPass struct {
 	sums   *blockcopy.Digests
+	used   extent.Set
 	ranges *extent.Set // nil: all of the destination
 	wrote  bool
 	before int64 // the destination's counter of written sectors, before it wrote
 }
 
-// copyBlocks copies the image in the snapshot to the destination.
+// copyBlocks copies what is in use of the image in the snapshot to the destination.
 func (c *Conversion) copyBlocks(ctx context.Context, s *snapshot, d *Disk) (blocksPass, error) {
-	src, err := diskimg.OpenSource(s.image(d), d.Format)
+	src, err := diskimg.OpenSourceDirect(s.image(d), d.Format, c.o.Direct)
 	if err != nil {
 		return blocksPass{}, err
 	}
 	defer src.Close()
+	used, err := c.used(src, d)
+	if err != nil {
+		return blocksPass{}, err
+	}
 	dst, err := blkdev.OpenExclusive(d.Dest.Path, os.O_RDWR)
 	if err != nil {
 		return blocksPass{}, err
@@ -46,64 +51,82 @@ func (c *Conversion) copyBlocks(ctx context.Context, s *snapshot, d *Disk) (bloc
 	if err != nil {
 		return blocksPass{}, err
 	}
-	phase := c.rep.Phase("copy " + d.VDev)
-	done := s.done
-	stats, sums, err := blockcopy.Copy(ctx, dst, src, blockcopy.Options{
-		Before: before, BytesPerSecond: c.o.Rate,
-		Progress: func(p blockcopy.Progress) {
-			s.done = done + p.Read
-			phase.Update(p.Read, p.Total)
-		},
-	})
-	phase.Done()
+	o, finished := c.options("copy " + d.VDev)
+	o.Before, o.Only, o.BytesPerSecond, o.Checkpoint = before, c.lookAt(s, d, used), c.o.Rate, c.checkpoint(d)
+	show, done := o.Progress, s.done
+	o.Progress = func(p blockcopy.Progress) {
+		s.done = done + p.Read
+		show(p)
+	}
+	stats, sums, err := blockcopy.Copy(ctx, dst, blockcopy.Mask(src, used), o)
+	finished()
 	if err == nil {
 		err = src.Unchanged()
 	}
 	if err != nil {
 		return blocksPass{}, err
 	}
-	d.Result.BytesRead, d.Result.BytesWritten, d.Result.BytesZeroed = stats.BytesRead, stats.BytesWritten, stats.BytesZeroed
-	d.Result.Delta, d.Result.Size = before != nil, stats.Size
-	pass := blocksPass{sums: sums, wrote: stats.BytesWritten+stats.BytesZeroed > 0, before: counter}
-	if before != nil && !c.o.VerifyAll {
+	d.Result.BytesRead += stats.BytesRead
+	d.Result.BytesWritten, d.Result.BytesZeroed, d.Result.Size, d.Result.Seconds = stats.BytesWritten, stats.BytesZeroed, stats.Size, stats.Elapsed.Seconds()
+	pass := blocksPass{sums: sums, used: used, wrote: stats.BytesWritten+stats.BytesZeroed > 0, before: counter}
+	if before != nil && d.Result.Delta != byCheckpoint {
 		pass.ranges = &stats.Written
 	}
 	return pass, nil
 }
 
-// before are the digests of what the destination holds already: those of the
-// last copy, or, where that cannot be trusted, of what is read from it now.
-func (c *Conversion) before(ctx context.Context, d *Disk, dst *os.File, size int64) (*blockcopy.Digests, error) {
-	if d.last == nil {
-		return nil, nil
-	}
-	// Now that nobody else can write: still so?
-	if sums := c.loadDigests(d); sums != nil && d.unwritten(d.last.Written) {
-		return sums, nil
-	}
-	c.rep.Infof("%s: somebody may have written to %s since its last copy: reading all of it", d.VDev, d.Dest.LV.Spec())
-	phase := c.rep.Phase("read " + d.Dest.LV.Spec())
-	defer phase.Done()
-	return blockcopy.Scan(ctx, dst, size, blockcopy.Options{Progress: func(p blockcopy.Progress) { phase.Update(p.Read, p.Total) }})
+// options are those of every use of the engine, with what ends its phase.
+func (c *Conversion) options(what string) (o blockcopy.Options, finished func()) {
+	phase := c.rep.Phase(what)
+	o = blockcopy.Options{Direct: c.o.Direct, Yield: c.yield, Progress: func(p blockcopy.Progress) { phase.Update(p.Read, p.Total) }}
+	return o, phase.Done
 }
 
-// verify reads back what was written, from the device, and keeps the digests for
-// the next pass.
-func (c *Conversion) verify(ctx context.Context, d *Disk, pass blocksPass) error {
+// before are the digests of what the destination holds already: those of the
+// last copy; or, where that cannot be trusted, of what a pass that was killed had
+// done, or of what is read from the destination now.
+func (c *Conversion) before(ctx context.Context, d *Disk, dst *os.File, size int64) (*blockcopy.Digests, error) {
+	// Now that nobody else can write: still so?
+	if sums := c.loadDigests(d); sums != nil && d.unwritten(d.last.Written) {
+		d.Result.Delta = byDigests
+		return sums, c.forgetCheckpoint(d)
+	}
+	sums, err := c.resume(ctx, d, dst)
+	if sums != nil || err != nil || d.last == nil {
+		return sums, err
+	}
+	d.Result.Delta = byDestination
+	c.rep.Infof("%s: somebody may have written to %s since its last copy: reading all of it", d.VDev, d.Dest.LV.Spec())
+	o, finished := c.options("read " + d.Dest.LV.Spec())
+	defer finished()
+	return blockcopy.Scan(ctx, dst, size, o)
+}
+
+// lookAt is what must be looked at where a base told what changed, nil for all: what
+// may have changed, and what was not copied by the last pass because it was free then.
+func (c *Conversion) lookAt(s *snapshot, d *Disk, used extent.Set) *extent.Set {
+	if d.changed == nil || d.Result.Delta != byDigests {
+		return nil
+	}
+	then, err := c.loadUsed(d)
+	if err != nil {
+		c.cannotTell([]*Disk{d}, s.base, err)
+		return nil
+	}
+	d.Result.Delta = deltaBy(s.base)
+	look := d.changed.Union(used.Subtract(then))
+	return &look
+}
+
+// verify reads back what was written, from the device, and keeps what the next pass
+// must know of it.
+func (c *Conversion) verify(ctx context.Context, s *snapshot, d *Disk, pass blocksPass) error {
 	dst, err := blkdev.OpenExclusive(d.Dest.Path, os.O_RDWR)
 	if err != nil {
 		return err
 	}
 	defer dst.Close()
-	phase := c.rep.Phase("verify " + d.VDev)
-	err = blockcopy.Verify(ctx, dst, pass.sums, pass.ranges, blockcopy.Options{Progress: func(p blockcopy.Progress) { phase.Update(p.Read, p.Total) }})
-	phase.Done()
-	var m *blockcopy.MismatchError
-	if errors.As(err, &m) {
-		return fault.Hint(fault.With(fault.Mismatch, fmt.Errorf("cannot trust %s: %w", d.Dest.Path, err)),
-			"the volume or the disk below it does not keep what is written to it: check its hardware before anything else")
-	}
-	if err != nil {
+	if err := c.readBack(ctx, d, dst, pass); err != nil {
 		return err
 	}
 	// Before dst is closed, and others can write again.
@@ -113,7 +136,23 @@ func (c *Conversion) verify(ctx context.Context, d *Disk, pass blocksPass) error
 	if pass.wrote && d.Result.written == pass.before {
 		d.Result.written = -1 // our own writes were not counted: nor will others' be
 	}
-	return c.saveDigests(d, pass.sums)
+	if s.keep && !c.o.Whole {
+		if d.usedSum, err = c.saveUsed(d, pass.used); err != nil {
+			return err
+		}
+	}
+	if err := c.saveDigests(d, pass.sums); err != nil {
+		return err
+	}
+	return c.forgetCheckpoint(d)
+}
+
+// readBack compares what the device has with what was written to it.
+func (c *Conversion) readBack(ctx context.Context, d *Disk, dst *os.File, pass blocksPass) (err error) {
+	o, finished := c.options("verify " + d.VDev)
+	defer finished()
+	d.Result.Verified, err = c.o.Verify.ReadBack(ctx, dst, pass.sums, pass.ranges, o)
+	return err
 }
 
 // counted is the counter of sectors written to d's destination, -1 when the

@@ -15,10 +15,14 @@
 package convert
 
 import (
+	"context"
 	"path/filepath"
 	"time"
 
+	"xenlvm/lib/directio"
 	"xenlvm/lib/diskimg"
+	"xenlvm/lib/extent"
+	"xenlvm/lib/fsmap"
 	"xenlvm/lib/journal"
 	"xenlvm/lib/lvm"
 	"xenlvm/lib/mapping"
@@ -53,7 +57,10 @@ type Options struct {
 	Extend       snap.Extension
 	Overwrite    bool // destroy what a destination holds
 	Final        bool // the domain must be stopped, and stay so
-	VerifyAll    bool // compare all of the destination, also after a delta
+	Whole        bool // by blocks: copy the free blocks of the guest's file systems, too
+	KeepBase     bool // keep the snapshot: the next pass need look only at what changed since
+	Verify       Verify
+	Direct       directio.Mode // by blocks
 	Rate         int64
 }
 
@@ -90,21 +97,28 @@ type Disk struct {
 	past         past
 	last         *journal.Copied // the last copy onto this destination in this way, nil for none
 	trusted      bool            // and nobody can have written there since
+	changed      *extent.Set     // what of the image may have changed since then, nil: nobody knows
+	usedSum      string          // SHA-256 of the file that says which bytes were copied
 }
 
 // Result is what a run did for one disk.
 type Result struct {
-	BytesRead    int64     `json:"bytes_read"`
-	BytesWritten int64     `json:"bytes_written"`
-	BytesZeroed  int64     `json:"bytes_zeroed"`
-	Delta        bool      `json:"delta"`
-	Partial      bool      `json:"partial"` // files that a running guest was changing were left to a later pass
-	Size         int64     `json:"size_bytes"`
-	Entries      int64     `json:"entries,omitempty"` // of the tree, by files
-	Digest       string    `json:"digest,omitempty"`
-	modified     time.Time // of the image in the snapshot
-	seen         time.Time // when it was looked at there
-	written      int64     // the destination's counter when it was verified, -1: not counted
+	BytesRead    int64  `json:"bytes_read"`
+	BytesWritten int64  `json:"bytes_written"`
+	BytesZeroed  int64  `json:"bytes_zeroed"`
+	Delta        string `json:"delta,omitempty"` // how what changed was found, "" for a first copy
+	Partial      bool   `json:"partial"`         // files that a running guest was changing were left to a later pass
+	Size         int64  `json:"size_bytes"`
+	Entries      int64  `json:"entries,omitempty"` // of the tree, by files
+	Digest       string `json:"digest,omitempty"`
+	// By blocks: was all of the image copied, or what of it was in use?
+	Whole    bool           `json:"whole"`
+	Regions  []fsmap.Region `json:"regions,omitempty"`
+	Seconds  float64        `json:"copy_seconds,omitempty"` // of the copying alone
+	Verified Verified       `json:"verified,omitempty"`
+	modified time.Time      // of the image in the snapshot
+	seen     time.Time      // when it was looked at there
+	written  int64          // the destination's counter when it was verified, -1: not counted
 }
 
 // Conversion is a checked conversion, ready to be planned.
@@ -118,20 +132,10 @@ type Conversion struct {
 	rep     Reporter
 	journal *journal.Journal
 	records []journal.Record
-	pools   []string // VG/POOL: thin pools that the conversion may write to
+	pools   []string              // VG/POOL: thin pools that the conversion may write to
+	bases   []lvm.LV              // kept by the last pass
+	yield   func(context.Context) // lets others have their disks first; nil: nobody else uses the domain's
 }
-
-// snapshot is one origin with the disks whose images lie on it.
-type snapshot struct {
-	lv    lvm.LV
-	disks []*Disk
-	point string
-	work  int64 // bytes that reading its disks takes at most
-	done  int64 // of them
-}
-
-// image is where a disk's image is seen in its snapshot.
-func (s *snapshot) image(d *Disk) string { return filepath.Join(s.point, d.Inside) }
 
 // Lines are the mapping lines in the given state.
 func (c *Conversion) Lines(state mapping.State) []mapping.Line {

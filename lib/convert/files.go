@@ -146,13 +146,20 @@ func (c *Conversion) copyFiles(ctx context.Context, d *Disk, source string, dest
 		return err
 	}
 	d.Result.BytesRead, d.Result.BytesWritten = stats.TransferredBytes, stats.LiteralBytes
-	d.Result.Delta, d.Result.Size = d.last != nil, d.Info.Size
+	d.Result.Size = d.Info.Size
+	if d.last != nil {
+		d.Result.Delta = byFiles
+	}
 	// What a running guest has only in its journal yet is in no mount that leaves
 	// the journal alone: a copy of its files is never whole.
 	d.Result.Partial = c.Running
 	if unread {
 		c.rep.Infof("%s: some files of the running guest could not be read; a pass over the stopped guest gets them", d.VDev)
 		d.Result.seen = time.Time{} // nothing of this pass is known to be equal
+		return nil
+	}
+	if c.o.Verify == VerifyNone {
+		d.Result.Verified = VerifiedNone
 		return nil
 	}
 	// Unmounted and mounted again, what is read comes from the volume.
@@ -181,8 +188,10 @@ func (c *Conversion) checkFits(source, dest string) error {
 // of all files at the first copy, or of those changed since the last.
 func (c *Conversion) compareTrees(ctx context.Context, d *Disk, source, dest string) error {
 	o := treesum.Options{WholeSeconds: d.wholeSeconds}
-	if d.trusted && !d.last.Seen.IsZero() && !c.o.VerifyAll {
+	d.Result.Verified = VerifiedFull
+	if d.trusted && !d.last.Seen.IsZero() && c.o.Verify != VerifyFull {
 		o.ContentsSince = d.last.Seen.Add(-clockMargin)
+		d.Result.Verified = VerifiedWritten
 	}
 	phase := c.rep.Phase("verify " + d.VDev)
 	o.Progress = func(_, bytes int64) { phase.Update(bytes, max(bytes, 2*d.Result.BytesRead)) }

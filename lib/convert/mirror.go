@@ -19,11 +19,11 @@ import (
 // Mirror is the method of mdmirror: the kernel copies while the domain writes.
 const Mirror Method = "mirror"
 
-// PrepareMirror finds and checks the disks of a domain that can be mirrored: its
-// raw images, and the block devices that o.To names. It changes nothing; its
-// errors are refusals. Where the disks go is looked at only when destinations
-// is set.
-func PrepareMirror(ctx context.Context, r run.Runner, rep Reporter, j *journal.Journal, o Options, destinations bool) (*Conversion, error) {
+// PrepareMirror finds and checks those disks of a domain that can be mirrored and
+// that wanted takes: its raw images, and the block devices that o.To names. It
+// changes nothing; its errors are refusals. Where the disks go is looked at only when
+// destinations is set.
+func PrepareMirror(ctx context.Context, r run.Runner, rep Reporter, j *journal.Journal, o Options, wanted func(vdev string) bool, destinations bool) (*Conversion, error) {
 	o.Method = Mirror
 	c := &Conversion{o: o, r: r, rep: rep, journal: j}
 	if err := host.NeedRoot("mirror a disk"); err != nil {
@@ -41,6 +41,7 @@ func PrepareMirror(ctx context.Context, r run.Runner, rep Reporter, j *journal.J
 	if err := c.findDisks(ctx); err != nil {
 		return nil, err
 	}
+	c.only(wanted)
 	for _, d := range c.Disks {
 		d.Method, d.Why = Mirror, "asked for"
 		if d.Format != string(diskimg.Raw) {
@@ -79,9 +80,17 @@ func (c *Conversion) Keep(wanted func(vdev string) bool) {
 	c.Disks = slices.DeleteFunc(c.Disks, func(d *Disk) bool { return !wanted(d.VDev) })
 }
 
+// only is Keep with what --to says of the disks that are left out: it is no mistake.
+func (c *Conversion) only(wanted func(vdev string) bool) {
+	c.o.To = slices.DeleteFunc(slices.Clone(c.o.To), func(to string) bool {
+		return slices.ContainsFunc(c.Disks, func(d *Disk) bool { return names(to, d.VDev) && !wanted(d.VDev) })
+	})
+	c.Keep(wanted)
+}
+
 // addDevice adds a disk that is a block device already, if it is to be mirrored.
 func (c *Conversion) addDevice(ctx context.Context, d xlcfg.Disk, device string) (skipped string, err error) {
-	if c.o.Method != Mirror || !c.named(d.VDev) {
+	if c.o.Method != Mirror || !Named(c.o.To, d.VDev) {
 		return "on the block device " + d.Target + " already", nil
 	}
 	dev, err := blkdev.Stat(device)
@@ -124,12 +133,12 @@ func (c *Conversion) checkSnapshots(ctx context.Context, dev blkdev.Device) erro
 	return nil
 }
 
-// named says whether --to names the disk.
-func (c *Conversion) named(vdev string) bool {
-	for _, t := range c.o.To {
-		if v, _, found := strings.Cut(t, "="); found && xlcfg.SameDevice(v, vdev) {
-			return true
-		}
-	}
-	return false
+// Named says whether one of the values of --to names the disk.
+func Named(to []string, vdev string) bool {
+	return slices.ContainsFunc(to, func(one string) bool { return names(one, vdev) })
+}
+
+func names(to, vdev string) bool {
+	v, _, found := strings.Cut(to, "=")
+	return found && xlcfg.SameDevice(v, vdev)
 }

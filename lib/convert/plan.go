@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"path/filepath"
 	"syscall"
 	"time"
 
@@ -13,48 +12,10 @@ import (
 	"xenlvm/lib/journal"
 	"xenlvm/lib/lvm"
 	"xenlvm/lib/run"
-	"xenlvm/lib/snap"
 	"xenlvm/lib/step"
 	"xenlvm/lib/units"
 	"xenlvm/lib/xl"
 )
-
-// Reclaim is the plan that removes what a killed run for this domain left:
-// its mounts, its loop devices, its snapshots. Nothing else carries its tags or
-// lies in its directory. The domain must be locked.
-func Reclaim(ctx context.Context, r run.Runner, domain string) (step.Plan, error) {
-	lvs, err := lvm.LVs(ctx, r, "")
-	if err != nil {
-		return nil, err
-	}
-	var plan step.Plan
-	for _, v := range lvs {
-		if v.Tagged(lvm.TagSnapshot) && v.Tagged(lvm.TagDomain(domain)) {
-			removal, err := snap.Removal(r, v)
-			if err != nil {
-				return nil, err
-			}
-			plan = append(plan, removal...)
-		}
-	}
-	// The rest of our directory: destinations. What lies on a snapshot must go
-	// in the order of its removal, and is in the plan already.
-	rest, err := snap.Under(filepath.Join(RunDir, domain))
-	return unique(append(plan, rest...)), err
-}
-
-// unique drops steps that are in the plan already.
-func unique(plan step.Plan) step.Plan {
-	seen := map[string]bool{}
-	var kept step.Plan
-	for _, s := range plan {
-		if !seen[s.What] {
-			seen[s.What] = true
-			kept = append(kept, s)
-		}
-	}
-	return kept
-}
 
 // Plan checks the space, and is what the conversion does: the copy, at whose end every mount, loop
 // device and snapshot is gone; then the commit, which says that the copies are good.
@@ -76,7 +37,10 @@ func (c *Conversion) Plan(ctx context.Context) (copying, commit step.Plan, err e
 				return nil, nil, err
 			}
 			copying = append(copying, steps...)
-			commit = append(commit, c.planCommit(d)...)
+		}
+		commit = append(commit, c.planKeep(s)...)
+		for _, d := range s.disks {
+			commit = append(commit, c.planCommit(s, d)...)
 		}
 	}
 	return copying, commit, nil
@@ -97,7 +61,7 @@ func (c *Conversion) planDestination(d *Disk) step.Plan {
 			if d.InUse {
 				return nil
 			}
-			return undo(ctx)
+			return errors.Join(undo(ctx), c.forgetCheckpoint(d))
 		}
 		return append(plan, create)
 	}
@@ -141,33 +105,6 @@ func (c *Conversion) removeIncomplete(ctx context.Context, lv lvm.LV) error {
 	return err
 }
 
-// planSnapshots makes one snapshot for each origin, and mounts it.
-func (c *Conversion) planSnapshots(ctx context.Context, plan *step.Plan) ([]*snapshot, error) {
-	var snaps []*snapshot
-	of := map[string]*snapshot{}
-	for _, d := range c.Disks {
-		s := of[d.Origin.UUID]
-		if s == nil {
-			s = &snapshot{point: filepath.Join(c.dir(), d.Origin.VG+"-"+d.Origin.Name)}
-			of[d.Origin.UUID] = s
-			snaps = append(snaps, s)
-			request := snap.Request{Origin: d.Origin, Name: lvm.NameFor(d.Origin.Name+"-snap", c.o.Domain), COW: c.o.SnapshotSize, Tags: []string{lvm.TagDomain(c.o.Domain)}}
-			create, lv, err := request.Plan(ctx, c.r)
-			if err != nil {
-				return nil, err
-			}
-			s.lv = lv
-			for _, one := range append(create, snap.Mounting(lv.Path, d.FSType, s.point)) {
-				one.Temporary = true
-				*plan = append(*plan, one)
-			}
-		}
-		s.disks = append(s.disks, d)
-		s.work += d.Info.Size
-	}
-	return snaps, nil
-}
-
 func (c *Conversion) planCopy(ctx context.Context, s *snapshot, d *Disk) (step.Plan, error) {
 	look := step.Step{What: "look at " + d.Image + " in the snapshot", Do: func(context.Context) error {
 		info, err := os.Lstat(s.image(d))
@@ -187,7 +124,7 @@ func (c *Conversion) planCopy(ctx context.Context, s *snapshot, d *Disk) (step.P
 	var pass blocksPass
 	return step.Plan{look, {
 		What: "copy " + d.Image + " to " + d.Dest.Path + " by blocks",
-		Line: run.Quote("imgconv", "--overwrite", s.image(d), d.Dest.Path),
+		Line: c.copyLine(s, d),
 		Do: func(ctx context.Context) error {
 			return c.watched(ctx, s, func(ctx context.Context) (err error) {
 				pass, err = c.copyBlocks(ctx, s, d)
@@ -197,7 +134,7 @@ func (c *Conversion) planCopy(ctx context.Context, s *snapshot, d *Disk) (step.P
 	}, {
 		What: "verify " + d.Dest.Path,
 		Do: func(ctx context.Context) error {
-			verify := func(ctx context.Context) error { return c.verify(ctx, d, pass) }
+			verify := func(ctx context.Context) error { return c.verify(ctx, s, d, pass) }
 			if s.lv.Thin() { // it is not read any more, and still fills its pool
 				return c.watched(ctx, s, verify)
 			}
@@ -206,16 +143,25 @@ func (c *Conversion) planCopy(ctx context.Context, s *snapshot, d *Disk) (step.P
 	}}, nil
 }
 
+// copyLine is the copy by blocks of d as a line for a shell.
+func (c *Conversion) copyLine(s *snapshot, d *Disk) string {
+	words := []string{"imgconv", "--overwrite"}
+	if c.o.Whole {
+		words = append(words, "--whole")
+	}
+	return run.Quote(append(words, s.image(d), d.Dest.Path)...)
+}
+
 // planCommit says that the copy of d is good: in the journal first, because a
 // volume without the tag may be configured.
-func (c *Conversion) planCommit(d *Disk) step.Plan {
+func (c *Conversion) planCommit(s *snapshot, d *Disk) step.Plan {
 	return step.Plan{{
 		What: "write down that " + d.VDev + " is copied",
 		Do: func(ctx context.Context) error {
 			if err := c.stillStopped(ctx, d); err != nil {
 				return err
 			}
-			return c.record(d)
+			return c.record(s, d)
 		},
 	}, {
 		What: "take the tag " + lvm.TagIncomplete + " off " + d.Dest.LV.Spec(),

@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"unicode/utf8"
 
 	"golang.org/x/sys/unix"
 
@@ -39,7 +40,9 @@ func Prepare(ctx context.Context, r run.Runner, rep Reporter, j *journal.Journal
 	if err != nil {
 		return nil, err
 	}
-	c.Running = running
+	if c.Running = running; running {
+		c.yield = host.NewPressure().Yield
+	}
 	if o.Final && running {
 		return nil, fault.Hint(fault.Refuse("cannot make the final pass: domain %s is %s", o.Domain, domain.State), "domuswitch stop %s", o.Domain)
 	}
@@ -71,7 +74,9 @@ func Prepare(ctx context.Context, r run.Runner, rep Reporter, j *journal.Journal
 	if err := c.checkMethod(); err != nil {
 		return nil, err
 	}
-	return c, nil
+	// What Reclaim has left of our snapshots is bases.
+	c.bases, err = snapshotsOf(ctx, r, o.Domain)
+	return c, err
 }
 
 // CheckDomain refuses a domain that has no configuration, or none that xl would
@@ -116,6 +121,20 @@ func (c *Conversion) findDisks(ctx context.Context) error {
 			c.Skipped = append(c.Skipped, d.VDev+": "+why)
 		}
 	}
+	return c.checkOnce(disks)
+}
+
+// checkOnce refuses a file, or block device, that is two disks of the domain, under
+// whatever names: both would be given all of it, and each go on with its own.
+func (c *Conversion) checkOnce(configured []xlcfg.Disk) error {
+	for _, d := range c.Disks {
+		for _, other := range configured {
+			if other.VDev != d.VDev && !other.CDROM && other.Target != "" && blkdev.SameFile(other.Target, d.Image) {
+				return fault.Hint(fault.Refuse("cannot convert disks %s and %s of %s: both are %s", d.VDev, other.VDev, c.o.Domain, d.Image),
+					"give each its own image, or take one out of the configuration")
+			}
+		}
+	}
 	return nil
 }
 
@@ -133,6 +152,9 @@ func (c *Conversion) addDisk(ctx context.Context, d xlcfg.Disk) (skipped string,
 		return "served by the script " + d.Script, nil
 	case d.BackendDomain != "":
 		return "served by domain " + d.BackendDomain, nil
+	case !filepath.IsAbs(d.Target):
+		return "", fault.Hint(fault.Refuse("cannot use the image %s of disk %s: its path is relative, and leads elsewhere from another directory", d.Target, d.VDev),
+			"name it from the root on in the configuration of %s", c.o.Domain)
 	}
 	image, err := filepath.EvalSymlinks(d.Target)
 	switch {
@@ -142,6 +164,9 @@ func (c *Conversion) addDisk(ctx context.Context, d xlcfg.Disk) (skipped string,
 		return "", fault.Refuse("cannot open the image %s of disk %s: its links lead in a circle", d.Target, d.VDev)
 	case err != nil:
 		return "", fault.Refuse("cannot open the image %s of disk %s: %w", d.Target, d.VDev, err)
+	}
+	if !utf8.ValidString(image + d.Target) {
+		return "", fault.Hint(fault.Refuse("cannot use the image %q of disk %s: its path is not UTF-8, and could not be written down", d.Target, d.VDev), "rename it, and name it so in the configuration of %s", c.o.Domain)
 	}
 	var st unix.Stat_t
 	if err := unix.Stat(image, &st); err != nil {

@@ -3,6 +3,7 @@ package convert
 import (
 	"encoding/json"
 	"fmt"
+	"io"
 	"os"
 	"strings"
 
@@ -97,27 +98,20 @@ func digestsName(d *Disk) string { return d.VDev + "-" + d.Dest.LV.UUID + ".dige
 // saveDigests makes the digests durable under their name before the record that
 // names them is written.
 func (c *Conversion) saveDigests(d *Disk, sums *blockcopy.Digests) error {
-	path := c.journal.Path(digestsName(d))
-	tmp := path + ".new"
-	f, err := os.OpenFile(tmp, os.O_CREATE|os.O_TRUNC|os.O_WRONLY, 0o600)
-	if err != nil {
+	return c.keepDigests(digestsName(d), sums)
+}
+
+func (c *Conversion) keepDigests(name string, sums *blockcopy.Digests) error {
+	return c.keep(name, func(w io.Writer) error {
+		_, err := sums.WriteTo(w)
 		return err
-	}
-	_, err = sums.WriteTo(f)
-	if err == nil {
-		err = f.Sync()
-	}
-	if cerr := f.Close(); err == nil {
-		err = cerr
-	}
-	if err == nil {
-		err = os.Rename(tmp, path)
-	}
-	if err != nil {
-		_ = os.Remove(tmp)
-		return err
-	}
-	return journal.SyncDir(c.journal.Dir)
+	})
+}
+
+// keep makes a file beside the journal durable under its name, in place of an older
+// one.
+func (c *Conversion) keep(name string, write func(io.Writer) error) error {
+	return journal.Keep(c.journal.Path(name), write)
 }
 
 // loadDigests are the digests of what the destination holds, nil when they are
@@ -126,7 +120,13 @@ func (c *Conversion) loadDigests(d *Disk) *blockcopy.Digests {
 	if !d.trusted || d.last.Digests != digestsName(d) {
 		return nil
 	}
-	f, err := os.Open(c.journal.Path(d.last.Digests))
+	return c.readDigests(d, d.last.Digests)
+}
+
+// readDigests reads digests from a file beside the journal, nil when they are not to be
+// had.
+func (c *Conversion) readDigests(d *Disk, name string) *blockcopy.Digests {
+	f, err := os.Open(c.journal.Path(name))
 	if err != nil {
 		return nil
 	}
@@ -139,8 +139,8 @@ func (c *Conversion) loadDigests(d *Disk) *blockcopy.Digests {
 	return sums
 }
 
-// record writes down that the destination of d is equal to its source.
-func (c *Conversion) record(d *Disk) error {
+// record writes down that the destination of d is equal to its source in s.
+func (c *Conversion) record(s *snapshot, d *Disk) error {
 	written, err := counted(d)
 	if err != nil {
 		return err
@@ -160,6 +160,12 @@ func (c *Conversion) record(d *Disk) error {
 	}
 	if d.Method == Blocks {
 		data.Digests = digestsName(d)
+	}
+	if s.keep && d.mappable() {
+		data.Base = s.lv.UUID
+		if !d.Result.Whole {
+			data.Used, data.UsedSum = usedName(d), d.usedSum
+		}
 	}
 	return c.journal.Append(journal.KindCopied, data)
 }

@@ -15,6 +15,11 @@ import (
 	"xenlvm/lib/units"
 )
 
+// mostDigests is how large a file of digests becomes: 16 bytes for each of at most so
+// many blocks, and some more. There are up to three: of the last pass, of this one, and
+// what it has done so far.
+const mostDigests = 17 << 20
+
 // checkSpace refuses when the new volumes and the snapshots together do not fit
 // their volume groups or thin pools, or the digests the file system of the journal.
 // It notes the pools.
@@ -41,7 +46,7 @@ func (c *Conversion) checkSpace(ctx context.Context, snaps []*snapshot) error {
 	var digests units.Bytes
 	for _, d := range c.Disks {
 		if d.Method != QEMU { // which keeps none
-			digests += units.Bytes(d.Info.Size / 1024)
+			digests += 3 * min(units.Bytes(d.Info.Size/256), mostDigests)
 		}
 		if !d.Dest.Exists {
 			if err := take(d.Dest.LV.VG, units.Bytes(d.Info.Size)); err != nil {

@@ -1,9 +1,6 @@
 package convert
 
 import (
-	"os"
-	"slices"
-
 	"xenlvm/lib/blkdev"
 	"xenlvm/lib/loopdev"
 	"xenlvm/lib/xl"
@@ -12,14 +9,7 @@ import (
 // HasDisk says whether a running domain's disk is the file or block device at path:
 // by its own path, or by what its device is, or is built on.
 func HasDisk(l xl.Disk, path string) bool {
-	a, err := os.Stat(path)
-	if err != nil {
-		return false
-	}
-	if b, err := os.Stat(l.Path); err == nil && os.SameFile(a, b) {
-		return true
-	}
-	return leadsTo(l, path)
+	return blkdev.SameFile(l.Path, path) || leadsTo(l, path)
 }
 
 // runsOn says whether a running domain's disk is the image as it is now: by the
@@ -35,13 +25,12 @@ func runsOn(l xl.Disk, image string) bool {
 // leadsTo says whether the device of a domain's disk is the one at path, a loop
 // device of the file there, or a mirror of either.
 func leadsTo(l xl.Disk, path string) bool {
-	live := blkdev.Device{Number: blkdev.Number{Major: l.Major, Minor: l.Minor}}
+	live := blkdev.Device{Number: l.Number()}
 	if !l.HasDevice { // QEMU serves it
 		var err error
 		if live, err = blkdev.Stat(l.Path); err != nil {
 			return false
 		}
 	}
-	same, err := loopdev.Same(path)
-	return err == nil && slices.ContainsFunc(same, live.DependsOn)
+	return loopdev.LeadsTo(live, path)
 }

@@ -31,11 +31,11 @@ import (
 // belongs to no region and is copied.
 type Region struct {
 	extent.Range        // where on the disk, in bytes
-	Name         string // "disk", or "partition 5"
-	Type         string // as blkid says it: ext4, xfs, swap, …; "" if nothing is known
-	Free         int64  // bytes in free blocks, 0 if the region is copied whole
-	Whole        string // why it is copied whole, "" if its free blocks are left out
-	Note         string // what else was taken into account
+	Name         string `json:"name"`                   // "disk", or "partition 5"
+	Type         string `json:"type"`                   // as blkid says it: ext4, xfs, swap, …; "" if nothing is known
+	Free         int64  `json:"free_bytes"`             // in free blocks, 0 if the region is copied whole
+	Whole        string `json:"copied_whole,omitempty"` // why, "" if its free blocks are left out
+	Note         string `json:"note,omitempty"`         // what else was taken into account
 }
 
 // String is a line for people.

@@ -14,18 +14,18 @@ import (
 	"errors"
 	"fmt"
 	"hash/crc32"
+	"io"
 	"os"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"time"
 
 	"golang.org/x/sys/unix"
 
 	"xenlvm/lib/fault"
+	"xenlvm/lib/run"
 )
-
-// DefaultDir is where the journals of all domains are.
-const DefaultDir = "/var/lib/xenlvm"
 
 // locks is where the locks of the host's domains are, wherever their journals
 // are: a domain belongs to the machine that it runs on.
@@ -62,7 +62,13 @@ func Open(dir, domain, tool string) (*Journal, error) {
 	if domain == "" || domain == "." || domain == ".." || strings.ContainsAny(domain, "/\x00\n\t") {
 		return nil, fault.Refuse("cannot keep a journal for domain %q: its name cannot name a directory", domain)
 	}
-	return &Journal{Dir: filepath.Join(dir, domain), Domain: domain, Locks: locks, tool: tool}, nil
+	j := &Journal{Dir: filepath.Join(dir, domain), Domain: domain, Locks: locks, tool: tool}
+	for _, d := range []string{dir, j.Dir} {
+		if err := checkDir(d); err != nil {
+			return nil, err
+		}
+	}
+	return j, nil
 }
 
 // Path is the path of a file beside the journal.
@@ -92,15 +98,6 @@ func (j *Journal) Lock() (release func(), err error) {
 	return func() { f.Close() }, nil
 }
 
-// MakeDir makes the directory of the journal, for the files beside it. Append
-// does so, too.
-func (j *Journal) MakeDir() error {
-	if err := os.MkdirAll(j.Dir, 0o700); err != nil {
-		return fmt.Errorf("cannot keep a journal for domain %s: %w", j.Domain, err)
-	}
-	return nil
-}
-
 // Append adds a record and returns when it is on disk.
 func (j *Journal) Append(kind string, data any) error {
 	if err := j.append(kind, data); err != nil {
@@ -109,10 +106,17 @@ func (j *Journal) Append(kind string, data any) error {
 	return nil
 }
 
+// replaced finds what encoding/json puts in place of bytes that are not UTF-8: the
+// escape of U+FFFD, which it writes as it is where a string has it.
+var replaced = regexp.MustCompile(`[^\\](\\\\)*\\ufffd`)
+
 func (j *Journal) append(kind string, data any) error {
 	raw, err := json.Marshal(data)
 	if err != nil {
 		return err
+	}
+	if replaced.Match(raw) {
+		return fault.Refuse("it would not say the same: a path or name in it is not UTF-8")
 	}
 	r := Record{Version: version, Time: time.Now().UTC(), Boot: BootID(), Tool: j.tool, Kind: kind, Data: raw}
 	if r.Sum, err = r.sum(); err != nil {
@@ -125,7 +129,7 @@ func (j *Journal) append(kind string, data any) error {
 	if err := j.MakeDir(); err != nil {
 		return err
 	}
-	f, err := os.OpenFile(j.Path(fileName), os.O_CREATE|os.O_RDWR|unix.O_NOFOLLOW, 0o600)
+	f, err := j.open(os.O_CREATE | os.O_RDWR)
 	if err != nil {
 		return err
 	}
@@ -145,6 +149,23 @@ func (j *Journal) append(kind string, data any) error {
 		return err
 	}
 	return SyncDir(j.Dir)
+}
+
+// open opens the file of the journal. A FIFO would block, a device never end.
+func (j *Journal) open(flag int) (*os.File, error) {
+	f, err := os.OpenFile(j.Path(fileName), flag|unix.O_NOFOLLOW|unix.O_NONBLOCK, 0o600)
+	if err != nil {
+		return nil, err
+	}
+	info, err := f.Stat()
+	if err == nil && !info.Mode().IsRegular() {
+		err = fault.Hint(fault.Refuse("%s is not a regular file", f.Name()), "move it away: %s", run.Quote("mv", f.Name(), f.Name()+".old"))
+	}
+	if err != nil {
+		f.Close()
+		return nil, err
+	}
+	return f, nil
 }
 
 // BootID is the kernel's identity of the present boot, "" when it has none.
@@ -177,16 +198,6 @@ func wholeLines(f *os.File) (int64, error) {
 	return 0, nil
 }
 
-// SyncDir makes the names in dir durable.
-func SyncDir(dir string) error {
-	d, err := os.Open(dir)
-	if err != nil {
-		return err
-	}
-	defer d.Close()
-	return d.Sync()
-}
-
 func (r Record) sum() (uint32, error) {
 	r.Sum = 0
 	b, err := json.Marshal(r)
@@ -195,7 +206,7 @@ func (r Record) sum() (uint32, error) {
 
 // Read returns all records, oldest first. A journal that does not exist has none.
 func (j *Journal) Read() ([]Record, error) {
-	all, err := os.ReadFile(j.Path(fileName))
+	all, err := j.content()
 	if errors.Is(err, os.ErrNotExist) {
 		return nil, nil
 	}
@@ -217,6 +228,15 @@ func (j *Journal) Read() ([]Record, error) {
 		records = append(records, r)
 	}
 	return records, nil
+}
+
+func (j *Journal) content() ([]byte, error) {
+	f, err := j.open(os.O_RDONLY)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	return io.ReadAll(f)
 }
 
 func decode(line []byte) (Record, error) {

@@ -2,10 +2,14 @@ package journal
 
 import (
 	"encoding/json"
+	"errors"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
+
+	"golang.org/x/sys/unix"
 
 	"xenlvm/lib/fault"
 )
@@ -187,6 +191,94 @@ func TestNamesThatAreNoDirectory(t *testing.T) {
 		if _, err := Open(t.TempDir(), name, "test"); err == nil {
 			t.Errorf("Open(%q) was accepted", name)
 		}
+	}
+}
+
+// JSON cannot hold them: another file would be named.
+func TestNamesThatAreNoUTF8(t *testing.T) {
+	j := open(t)
+	for _, name := range []string{"/srv/\xff.img", "\xff", "/srv/\\\xff"} {
+		if err := j.Append("a", Mirror{Source: name}); fault.StatusOf(err) != fault.Refused {
+			t.Errorf("%q: %v; want a refusal", name, err)
+		}
+	}
+	if _, err := os.Stat(j.Dir); err == nil {
+		t.Error("something was written")
+	}
+	for _, name := range []string{"/srv/\ufffd.img", `/srv/\ufffd.img`, `/srv/\\ufffd.img`, "/srv/\u00e9<>&.img"} {
+		add(t, j, "a", name)
+		records, err := j.Read()
+		if err != nil {
+			t.Fatal(err)
+		}
+		var got string
+		if err := json.Unmarshal(records[len(records)-1].Data, &got); err != nil || got != name {
+			t.Errorf("%q became %q, %v", name, got, err)
+		}
+	}
+}
+
+// A FIFO would hang whoever reads it.
+func TestNoRegularFile(t *testing.T) {
+	for what, place := range map[string]func(string) error{
+		"FIFO":        func(path string) error { return unix.Mkfifo(path, 0o600) },
+		"directory":   func(path string) error { return os.Mkdir(path, 0o700) },
+		"device node": func(path string) error { return os.Symlink("/dev/zero", path) },
+	} {
+		j := open(t)
+		if err := errors.Join(j.MakeDir(), place(j.Path(fileName))); err != nil {
+			t.Fatal(err)
+		}
+		if records, err := j.Read(); err == nil {
+			t.Errorf("%s: read %d records", what, len(records))
+		}
+		if err := j.Append("a", "1"); err == nil {
+			t.Errorf("%s: appended to", what)
+		}
+	}
+	j := open(t)
+	if err := errors.Join(j.MakeDir(), unix.Mkfifo(j.Path(fileName), 0o600)); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := j.Read(); fault.StatusOf(err) != fault.Refused || len(fault.Hints(err)) != 1 {
+		t.Errorf("%v; want a refusal with a hint", err)
+	}
+}
+
+func TestDirectoryThatIsNone(t *testing.T) {
+	dir := t.TempDir()
+	file := filepath.Join(dir, "file")
+	if err := os.WriteFile(file, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for _, tt := range [][2]string{{file, "vm3"}, {file + "/below", "vm3"}, {dir, "file"}} {
+		if _, err := Open(tt[0], tt[1], "test"); fault.StatusOf(err) != fault.Refused || len(fault.Hints(err)) != 1 {
+			t.Errorf("Open(%s, %s): %v; want a refusal with a hint", tt[0], tt[1], err)
+		}
+	}
+	if _, err := All(file, "test"); fault.StatusOf(err) != fault.Refused {
+		t.Errorf("All: %v", err)
+	}
+}
+
+func TestAll(t *testing.T) {
+	dir := t.TempDir()
+	if all, err := All(filepath.Join(dir, "none"), "test"); len(all) != 0 || err != nil {
+		t.Errorf("a directory that is missing: %v, %v", all, err)
+	}
+	elsewhere := t.TempDir()
+	err := errors.Join(os.Mkdir(filepath.Join(dir, "vm3"), 0o700), os.Symlink(elsewhere, filepath.Join(dir, "vm4")),
+		os.WriteFile(filepath.Join(dir, "notes"), nil, 0o600), unix.Mkfifo(filepath.Join(dir, "pipe"), 0o600))
+	if err != nil {
+		t.Fatal(err)
+	}
+	all, err := All(dir, "test")
+	var names []string
+	for _, j := range all {
+		names = append(names, j.Domain)
+	}
+	if want := []string{"vm3", "vm4"}; !slices.Equal(names, want) || err != nil {
+		t.Errorf("All = %q, %v; want %q", names, err, want)
 	}
 }
 

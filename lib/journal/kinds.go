@@ -14,7 +14,7 @@ const (
 
 	KindMirror      = "mirror"       // Mirror: a disk is about to be mirrored
 	KindMember      = "member"       // Destination: a volume is about to become the second member
-	KindSynced      = "synced"       // Destination: both members were compared, and are equal
+	KindSynced      = "synced"       // Synced: both members were compared, and are equal
 	KindMirrorEnded = "mirror-ended" // Mirror: what was made for it is gone
 
 	KindApplied     = "applied"      // Replaced: the configuration is about to get other disks
@@ -24,6 +24,7 @@ const (
 	KindSuspending  = "suspending"   // a running domain is about to be taken apart, to go on on other disks
 	KindPaused      = "paused"       // it runs again, and how long it did not
 	KindCopying     = "copying"      // QEMU is about to copy a disk under its guest
+	KindHandover    = "handover"     // and to put the guest onto the copy, or it is known how that ended
 	KindStored      = "stored"       // what a reboot from inside the guest leads to was changed
 )
 
@@ -34,6 +35,13 @@ type Destination struct {
 	Destination string `json:"destination"` // /dev/VG/LV
 	Method      string `json:"method"`      // files, blocks, mirror or qmp
 	LVUUID      string `json:"lv_uuid,omitempty"`
+}
+
+// Synced is what was found equal.
+type Synced struct {
+	Destination
+	// DomID is the ID of the domain that ran on the mirror meanwhile, 0 for none.
+	DomID int `json:"domid,omitempty"`
 }
 
 // Mirror is a disk that is mirrored.
@@ -55,9 +63,15 @@ type Copied struct {
 	// Written is how many sectors of the destination were ever written since
 	// the host booted: more of them now, or another boot, and somebody else
 	// may have written there.
-	Written      int64  `json:"destination_sectors_written"`
-	Digests      string `json:"digests,omitempty"` // file beside the journal, by blocks
-	Partial      bool   `json:"partial,omitempty"` // files are left to a later pass
+	Written int64  `json:"destination_sectors_written"`
+	Digests string `json:"digests,omitempty"` // file beside the journal, by blocks
+	Partial bool   `json:"partial,omitempty"` // files are left to a later pass
+	// Base is the LV UUID of the snapshot that was copied from, if it was kept for the
+	// next pass. Used is the file beside the journal that says which bytes of the image
+	// were copied then, with its SHA-256; "" when all were.
+	Base         string `json:"base,omitempty"`
+	Used         string `json:"used,omitempty"`
+	UsedSum      string `json:"used_sha256,omitempty"`
 	BytesRead    int64  `json:"bytes_read"`
 	BytesWritten int64  `json:"bytes_written"`
 }

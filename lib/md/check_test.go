@@ -13,12 +13,9 @@ import (
 )
 
 // fake is an array of 4 MiB in a sysfs of files.
-func fake(t *testing.T, attributes map[string]string) Array {
+func fake(t testing.TB, attributes map[string]string) Array {
 	t.Helper()
-	old := sysfs
-	sysfs = t.TempDir()
-	t.Cleanup(func() { sysfs = old })
-	a := Array{Path: "/dev/md127", Size: 4 << 20}
+	a := Array{Path: "/dev/md127", Size: 4 << 20, sysfs: t.TempDir()}
 	if err := os.MkdirAll(a.block("md"), 0o755); err != nil {
 		t.Fatal(err)
 	}

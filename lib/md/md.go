@@ -7,6 +7,7 @@
 package md
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"io"
@@ -28,6 +29,8 @@ import (
 type Array struct {
 	Path string // /dev/md127
 	Size units.Bytes
+
+	sysfs string // "" for that of the kernel
 }
 
 // Member is one half of an array.
@@ -54,7 +57,7 @@ type Status struct {
 	Speed      units.Bytes // a second, the mean of half a minute
 	Least      units.Bytes // a second that md takes however busy the disks are
 	Most       units.Bytes // a second
-	Mismatches int64       // sectors that the last check found different
+	Mismatches units.Bytes // that the last check found different
 	ReadOnly   bool        // no recovery starts
 }
 
@@ -84,7 +87,8 @@ func change(args ...string) run.Cmd {
 	return run.Cmd{Name: "mdadm", Args: args, Effect: run.Change}
 }
 
-var sysfs = "/sys/block" // elsewhere in tests
+// sysfs is where the kernel has its block devices.
+const sysfs = "/sys/block"
 
 // Over is the array that is built on the block device called kernelName (loop1).
 // The boolean is false when there is none.
@@ -105,13 +109,14 @@ func Over(kernelName string) (Array, bool, error) {
 	if err != nil {
 		return Array{}, false, fmt.Errorf("cannot read the size of %s: %w", a.Path, err)
 	}
-	sectors, err := strconv.ParseInt(strings.TrimSpace(string(b)), 10, 64)
-	a.Size = units.Bytes(sectors) * units.Sector
+	a.Size, err = units.Count(strings.TrimSpace(string(b)), units.Sector)
 	return a, err == nil, err
 }
 
 // block is a file of the array in sysfs, attribute one of md's own.
-func (a Array) block(name string) string     { return filepath.Join(sysfs, filepath.Base(a.Path), name) }
+func (a Array) block(name string) string {
+	return filepath.Join(cmp.Or(a.sysfs, sysfs), filepath.Base(a.Path), name)
+}
 func (a Array) attribute(name string) string { return a.block("md/" + name) }
 
 func (a Array) read(name string) (string, error) { return attribute(a.attribute(name)) }
@@ -155,19 +160,19 @@ func (a Array) status() (s Status, err error) {
 		return s, err
 	}
 	if done, total, ok := strings.Cut(completed, " / "); ok {
-		d, err1 := strconv.ParseInt(done, 10, 64)
-		t, err2 := strconv.ParseInt(total, 10, 64)
+		var err1, err2 error
+		s.Done, err1 = units.Count(done, units.Sector)
+		s.Total, err2 = units.Count(total, units.Sector)
 		if err := errors.Join(err1, err2); err != nil {
 			return s, err
 		}
-		s.Done, s.Total = units.Bytes(d)*units.Sector, units.Bytes(t)*units.Sector
 	}
 	s.Speed, s.Least, s.Most = a.speed("sync_speed"), a.speed("sync_speed_min"), a.speed("sync_speed_max")
 	mismatches, err := a.read("mismatch_cnt")
 	if err != nil {
 		return s, err
 	}
-	if s.Mismatches, err = strconv.ParseInt(mismatches, 10, 64); err != nil {
+	if s.Mismatches, err = units.Count(mismatches, units.Sector); err != nil {
 		return s, err
 	}
 	s.Members, err = a.members()
@@ -179,8 +184,8 @@ func (a Array) status() (s Status, err error) {
 func (a Array) speed(name string) units.Bytes {
 	text, _ := a.read(name)
 	number, _, _ := strings.Cut(text, " ")
-	kib, _ := strconv.ParseInt(number, 10, 64)
-	return units.Bytes(kib) << 10
+	speed, _ := units.Count(number, 1<<10)
+	return speed
 }
 
 func (a Array) members() ([]Member, error) {
@@ -258,7 +263,7 @@ func (a Array) Checked() (differ units.Bytes, err error) {
 	if from != "0" || to != "max" {
 		return 0, fmt.Errorf("cannot tell what %s holds: somebody interrupted its check", a.Path)
 	}
-	return units.Bytes(s.Mismatches) * units.Sector, nil
+	return s.Mismatches, nil
 }
 
 // soon writes an attribute of an array that may be busy a moment longer, as it is

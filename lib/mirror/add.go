@@ -8,7 +8,6 @@ import (
 
 	"xenlvm/lib/blkdev"
 	"xenlvm/lib/blockcopy"
-	"xenlvm/lib/diskimg"
 	"xenlvm/lib/dm"
 	"xenlvm/lib/extent"
 	"xenlvm/lib/fault"
@@ -82,6 +81,9 @@ func (d Disk) member(uuid string) journal.Destination {
 // Alone refuses a source that somebody writes to beside the mirror: the second
 // member misses that.
 func (h Host) Alone(ctx context.Context, d Disk, s State) error {
+	if err := d.Original(s); err != nil {
+		return err
+	}
 	same, err := loopdev.Same(d.Source)
 	if err != nil {
 		return err
@@ -91,7 +93,7 @@ func (h Host) Alone(ctx context.Context, d Disk, s State) error {
 		return err
 	}
 	for _, u := range uses {
-		if u.Disk.HasDevice && slices.Contains(same, numberOf(u.Disk)) || u.Disk.Path == d.Source {
+		if u.Disk.HasDevice && slices.Contains(same, u.Disk.Number()) || u.Disk.Path == d.Source {
 			err := fault.Refuse("cannot mirror %s: domain %s runs on it beside the mirror", d.Source, u.Domain.Name)
 			if s.Phase != Built {
 				return fault.Hint(err, "%s misses what it wrote: mdmirror abort %s", d.Destination, run.Quote(d.Domain))
@@ -199,7 +201,7 @@ func (h Host) bitmap(d Disk) string { return h.Journal.Path(d.VDev + ".bitmap") 
 
 // copyTo copies the source as it is, while the domain writes to it.
 func (d Disk) copyTo(ctx context.Context, leg string, o Adding) error {
-	src, err := diskimg.OpenSource(d.Source, string(diskimg.Raw))
+	src, err := d.openSource()
 	if err != nil {
 		return err
 	}

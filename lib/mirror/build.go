@@ -126,7 +126,7 @@ func (h Host) linear(d Disk, part string, over *string) step.Step {
 // arrayName is short and plain, because mdadm from 4.3 on takes at most 32 letters,
 // digits and ._- as the name of an array.
 func (d Disk) arrayName() string {
-	return "xenlvm-" + strings.TrimPrefix(d.uuid(top), uuidPrefix)
+	return "xenlvm-" + strings.TrimPrefix(d.uuid(top), udev.UUIDPrefix)
 }
 
 // array builds the array on the source leg, and puts its path into path.

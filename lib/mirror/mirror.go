@@ -22,9 +22,9 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"fmt"
+	"os"
 	"path/filepath"
-
-	"golang.org/x/sys/unix"
+	"strings"
 
 	"xenlvm/lib/blkdev"
 	"xenlvm/lib/dm"
@@ -33,6 +33,7 @@ import (
 	"xenlvm/lib/lvm"
 	"xenlvm/lib/md"
 	"xenlvm/lib/run"
+	"xenlvm/lib/udev"
 	"xenlvm/lib/units"
 )
 
@@ -61,13 +62,24 @@ const (
 	destination = "-destination"
 )
 
-// uuidPrefix marks the device-mapper devices that are ours.
-const uuidPrefix = "XENLVM-"
-
 // uuid tells the devices of two disks apart whose names are spelled the same.
 func (d Disk) uuid(part string) string {
 	sum := sha256.Sum256([]byte(d.Domain + "\x00" + d.VDev))
-	return uuidPrefix + hex.EncodeToString(sum[:8]) + part
+	return udev.UUIDPrefix + hex.EncodeToString(sum[:8]) + part
+}
+
+// Device is the device with a number if it is one of ours, of any disk.
+func Device(n blkdev.Number) (dm.Device, bool, error) {
+	dir := "/sys/dev/block/" + n.String() + "/dm/"
+	uuid, err := os.ReadFile(dir + "uuid")
+	if err != nil || !strings.HasPrefix(string(uuid), udev.UUIDPrefix) {
+		return dm.Device{}, false, nil
+	}
+	name, err := os.ReadFile(dir + "name")
+	if err != nil {
+		return dm.Device{}, false, err
+	}
+	return dm.Find(strings.TrimSpace(string(name)))
 }
 
 // Phase is how far a mirror is.
@@ -130,16 +142,10 @@ func (d Disk) Look() (State, error) {
 	return s, nil
 }
 
-// loop is our loop device of the image: others may have theirs, such as Xen's
-// backend.
+// loop is our loop device of the image, whatever the image's path leads to by now.
+// Others may have theirs, such as Xen's backend.
 func (d Disk) loop() (*loopdev.Device, error) {
-	var st unix.Stat_t
-	if err := unix.Stat(d.Source, &st); err != nil || st.Mode&unix.S_IFMT != unix.S_IFREG {
-		return nil, nil // a block device, or gone
-	}
-	loops, err := loopdev.List(func(l loopdev.Device) bool {
-		return l.Ino == st.Ino && l.Dev == blkdev.NumberOf(st.Dev) && l.Label == d.uuid(top)
-	})
+	loops, err := loopdev.List(func(l loopdev.Device) bool { return l.Label == d.uuid(top) })
 	if err != nil || len(loops) == 0 {
 		return nil, err
 	}

@@ -86,6 +86,7 @@ func TestRemember(t *testing.T) {
 	}
 	built := journal.Mirror{VDev: "xvda", Source: "/srv/a.img", Size: 1 << 20}
 	to := journal.Destination{VDev: "xvda", Source: "/srv/a.img", Destination: "/dev/vg0/a", LVUUID: "u"}
+	equal := journal.Synced{Destination: to, DomID: 7}
 	disk := Disk{Domain: "vm3", VDev: "xvda", Source: "/srv/a.img", Size: 1 << 20}
 	added := disk
 	added.Destination = "/dev/vg0/a"
@@ -97,16 +98,18 @@ func TestRemember(t *testing.T) {
 		{"nothing", nil, nil},
 		{"built", []journal.Record{rec("1", journal.KindMirror, built)}, []Known{{Disk: disk, Boot: "1"}}},
 		{"added", []journal.Record{rec("1", journal.KindMirror, built), rec("1", journal.KindMember, to)}, []Known{{Disk: added, LVUUID: "u", Boot: "1"}}},
-		{"compared", []journal.Record{rec("1", journal.KindMirror, built), rec("1", journal.KindMember, to), rec("1", journal.KindSynced, to)},
-			[]Known{{Disk: added, LVUUID: "u", Boot: "1", Compared: true}}},
+		{"compared", []journal.Record{rec("1", journal.KindMirror, built), rec("1", journal.KindMember, to), rec("1", journal.KindSynced, equal)},
+			[]Known{{Disk: added, LVUUID: "u", Boot: "1", Compared: 7}}},
+		{"compared while no domain ran on it, or by an older version", []journal.Record{rec("1", journal.KindMirror, built), rec("1", journal.KindMember, to), rec("1", journal.KindSynced, to)},
+			[]Known{{Disk: added, LVUUID: "u", Boot: "1"}}},
 		{"completed by a second build", []journal.Record{rec("1", journal.KindMirror, built), rec("1", journal.KindMember, to), rec("1", journal.KindMirror, built)},
 			[]Known{{Disk: added, LVUUID: "u", Boot: "1"}}},
-		{"added again after it was compared", []journal.Record{rec("1", journal.KindMirror, built), rec("1", journal.KindSynced, to), rec("1", journal.KindMember, to)},
+		{"added again after it was compared", []journal.Record{rec("1", journal.KindMirror, built), rec("1", journal.KindSynced, equal), rec("1", journal.KindMember, to)},
 			[]Known{{Disk: added, LVUUID: "u", Boot: "1"}}},
-		{"built again after a boot", []journal.Record{rec("1", journal.KindMirror, built), rec("1", journal.KindSynced, to), rec("2", journal.KindMirror, built)},
+		{"built again after a boot", []journal.Record{rec("1", journal.KindMirror, built), rec("1", journal.KindSynced, equal), rec("2", journal.KindMirror, built)},
 			[]Known{{Disk: disk, Boot: "2"}}},
 		{"ended", []journal.Record{rec("1", journal.KindMirror, built), rec("1", journal.KindMirrorEnded, built)}, []Known{{Disk: disk, Boot: "1", Ended: true}}},
-		{"built again", []journal.Record{rec("1", journal.KindMirror, built), rec("1", journal.KindSynced, to), rec("1", journal.KindMirrorEnded, built), rec("1", journal.KindMirror, built)},
+		{"built again", []journal.Record{rec("1", journal.KindMirror, built), rec("1", journal.KindSynced, equal), rec("1", journal.KindMirrorEnded, built), rec("1", journal.KindMirror, built)},
 			[]Known{{Disk: disk, Boot: "1"}}},
 	} {
 		if diff := cmp.Diff(tt.want, Remember("vm3", tt.records)); diff != "" {

@@ -10,10 +10,13 @@ import (
 // Known is a mirror that the journal knows.
 type Known struct {
 	Disk
-	LVUUID   string // of the destination, "" while none is chosen
-	Boot     string // of the host, in which it was built
-	Compared bool   // both members were found equal, since the destination was added
-	Ended    bool   // it was taken down
+	LVUUID string // of the destination, "" while none is chosen
+	Boot   string // of the host, in which it was built
+	// Compared is the ID of the domain that ran on the mirror when both members were
+	// found equal, since the destination was added; 0 for none. It holds as long as
+	// that domain does: the next one may come from disks beside the mirror.
+	Compared int
+	Ended    bool // it was taken down
 }
 
 // Remember reads the newest mirror of each disk of a domain from its journal, in
@@ -40,10 +43,10 @@ func Remember(domain string, records []journal.Record) []Known {
 				}
 			}
 		case journal.KindMember, journal.KindSynced:
-			var m journal.Destination
+			var m journal.Synced // of which a member has a part
 			if json.Unmarshal(r.Data, &m) == nil {
 				k := of(m.VDev)
-				k.Destination, k.LVUUID, k.Compared = m.Destination, m.LVUUID, r.Kind == journal.KindSynced
+				k.Destination, k.LVUUID, k.Compared = m.Destination.Destination, m.LVUUID, m.DomID
 			}
 		case journal.KindMirrorEnded:
 			var m journal.Mirror

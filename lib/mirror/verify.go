@@ -94,10 +94,11 @@ func (d Disk) Verify(ctx context.Context, rate units.Bytes, progress func(State)
 	return differ, fault.Hint(err, "mdmirror verify %s", run.Quote(d.Domain))
 }
 
-// Confirm is the step that writes down that the destination is equal to the source.
-func (h Host) Confirm(k Known) step.Step {
+// Confirm is the step that writes down that the destination is equal to the source,
+// with the ID of the domain that ran on the mirror meanwhile.
+func (h Host) Confirm(k Known, user int) step.Step {
 	return step.Step{What: "write down that " + k.Destination + " is equal to " + k.Source, Do: func(context.Context) error {
-		return h.Journal.Append(journal.KindSynced, k.member(k.LVUUID))
+		return h.Journal.Append(journal.KindSynced, journal.Synced{Destination: k.member(k.LVUUID), DomID: user})
 	}}
 }
 

@@ -19,6 +19,10 @@ import (
 // dir is where rules live that do not outlast a boot.
 const dir = "/run/udev/rules.d"
 
+// UUIDPrefix is how the UUIDs of the device-mapper devices begin that are hidden: all
+// of ours.
+const UUIDPrefix = "XENLVM-"
+
 // rules run behind those that look into a device (60-persistent-storage,
 // 63-md-raid-arrays) and before those that act on what was found
 // (64-md-raid-assembly, 69-lvm). Only the links by which we know our devices stay.
@@ -26,7 +30,7 @@ const dir = "/run/udev/rules.d"
 // a program closes a device that it wrote to.
 const rules = `# Disks of guests, while xenlvm mirrors them: not this host's business.
 SUBSYSTEM!="block", GOTO="xenlvm_end"
-ENV{DM_UUID}=="XENLVM-*", SYMLINK="mapper/$env{DM_NAME}", GOTO="xenlvm_hide"
+ENV{DM_UUID}=="` + UUIDPrefix + `*", SYMLINK="mapper/$env{DM_NAME}", GOTO="xenlvm_hide"
 ENV{MD_DEVNAME}=="%[1]s", ENV{DEVTYPE}=="disk", SYMLINK="md/%[1]s", GOTO="xenlvm_hide"
 ENV{MD_DEVNAME}=="%[1]s", SYMLINK="", GOTO="xenlvm_hide"
 KERNEL=="loop*", ATTR{loop/backing_file}=="%[2]s", SYMLINK="", GOTO="xenlvm_hide"
@@ -38,7 +42,7 @@ LABEL="xenlvm_end"
 `
 
 // Hide is the step that hides what is in the image file, the array (/dev/md/ARRAY)
-// and the device-mapper devices (UUID XENLVM-…) of the mirror called name.
+// and the device-mapper devices (see UUIDPrefix) of the mirror called name.
 func Hide(r run.Runner, name, array, image string) step.Step {
 	path := File(name)
 	return step.Step{

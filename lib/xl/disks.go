@@ -10,6 +10,7 @@ import (
 	"strconv"
 	"strings"
 
+	"xenlvm/lib/blkdev"
 	"xenlvm/lib/run"
 	"xenlvm/lib/units"
 )
@@ -44,6 +45,9 @@ type Disk struct {
 
 	HasDevice bool
 }
+
+// Number is that of the block device, while HasDevice.
+func (d Disk) Number() blkdev.Number { return blkdev.Number{Major: d.Major, Minor: d.Minor} }
 
 // Disks returns the disks of a running domain, by their number.
 func Disks(ctx context.Context, r run.Runner, domid int) ([]Disk, error) {

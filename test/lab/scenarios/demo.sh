@@ -68,7 +68,7 @@ lost=$(jq .lost "$LAB_RESULT/judge.json")
 acked() { jq ".domains.vm3.windows[$1].records" "$LAB_RESULT/judge.json"; }
 
 t1=$(at 'step 1-7') t8=$(at 'step 8:') t9=$(at 'step 9:') t10=$(at 'step 10:') t11=$(at 'step 11:') end=$(at 'runs on its new disks')
-first=$(pass 0 bytes_written) final=$(pass 1 bytes_written)
+first=$(pass 0 bytes_written) final=$(pass -1 bytes_written)
 cat <<TIMELINE
 
 what happened                                        seconds

@@ -1,6 +1,6 @@
 #!/bin/bash
-# imgconv is killed at five points, politely and not: nothing is left, the DomU does not notice
-# lab: vg=6G time=1200
+# imgconv is killed at many points, politely and not: nothing is left, the DomU does not notice
+# lab: vg=6G time=1800
 . /lab/lib.sh
 
 lab_vg
@@ -51,13 +51,31 @@ for point in "${points[@]}"; do
     check "cleared by the next run" test -z "$(lab_new | grep -v '^\(lv\|dm\) vg0[/-]vm3-*xvda' || true)"
     lvremove -q -y vg0/vm3-xvda >/dev/null 2>&1 || true # where it was killed behind its creation
 done
-hit KILL '] copy /srv/images/vm3.img' 3
-check "a whole run after SIGKILL" imgconv --snapshot --to vg0 vm3
+hit KILL '] copy /srv/images/vm3.img' 6
+check "a whole run after SIGKILL" imgconv --snapshot --to vg0 --json vm3 >/run/json 2>/run/imgconv
+cat /run/imgconv
+check "goes on where it was" said 'going on with the pass that was killed'
+check "and does not write again what was there" test "$(jq '.disks[0].bytes_written' /run/json)" -lt $((62 << 20))
+check "and compares all" test "$(jq -r '.disks[0].verified' /run/json)" = full
 check "nothing but the volume" test "$(lab_new | xargs)" = "dm vg0-vm3--xvda lv vg0/vm3-xvda xenlvm.domain.vm3"
+
+volume='dm vg0-vm3--xvda lv vg0/vm3-xvda xenlvm.domain.vm3'
+for signal in TERM KILL; do
+    check "a pass that keeps its snapshot" imgconv --snapshot --keep-base vm3
+    check "which is there" lvs vg0/images-base-vm3
+    hit $signal '] find what changed since vg0/images-base-vm3'
+    check "a run after SIG$signal at the comparison" imgconv --snapshot vm3
+    check "nothing but the volume" test "$(lab_new | xargs)" = "$volume"
+done
+check "once more" imgconv --snapshot --keep-base vm3
+hit KILL '] write down where xvda goes'
+check "a base that nobody needs is dropped" imgconv --snapshot --drop-base vm3
+check "nothing but the volume, with its tag" test "$(lab_new | sed 's/xenlvm.incomplete,\|,xenlvm.incomplete//' | xargs)" = "$volume"
+
 hit KILL '] copy /srv/images/vm3.img' 1
 check "a delta that was killed leaves the tag" test "$(lvs --noheadings -o lv_tags vg0/vm3-xvda | tr -d ' ' | grep -c incomplete)" = 1
 check "stop" lab_shutdown vm3
-check "and the rerun makes it whole" imgconv --snapshot --final vm3
+check "and the rerun makes it whole" imgconv --snapshot --final --whole vm3
 check "identical" cmp -n "$(stat -c %s /srv/images/vm3.img)" /srv/images/vm3.img /dev/vg0/vm3-xvda
 check "without the tag" test "$(lvs --noheadings -o lv_tags vg0/vm3-xvda | tr -d ' ')" = xenlvm.domain.vm3
 check "start" lab_start vm3

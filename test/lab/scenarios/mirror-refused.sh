@@ -1,6 +1,6 @@
 #!/bin/bash
 # bad input to mdmirror, and a domain that is not as it should be: one clear line, the designed status, nothing touched
-# lab: vg=5G time=900
+# lab: vg=5G time=1500
 . /lab/lib.sh
 
 # refused STATUS TEXT HINT COMMAND...: a command fails so, and touches nothing.
@@ -34,6 +34,7 @@ mkdir /mnt/image && mount -o loop /srv/images/vm3.img /mnt/image
 head -c 64M /dev/urandom >/mnt/image/data
 umount /mnt/image && rmdir /mnt/image
 lab_image /srv/images/odd.img $(((64 << 20) + 512))
+for n in two-a two-b; do lab_image /srv/images/$n.img 64M; done
 lab_image /srv/images/q.img 64M
 qemu-img convert -O qcow2 /srv/images/q.img /srv/images/q.qcow2
 lab_domu vm3 file:/srv/images/vm3.img,xvda,w
@@ -41,6 +42,7 @@ lab_domu vm3 file:/srv/images/vm3.img,xvda,w
 LAB_DOMU_OPTIONS=sysrq_always_enabled=1 lab_domu vm4 file:/srv/images/vm4.img,xvda,w
 sed -i 's/on_crash = .*/on_crash = "preserve"/' /etc/xen/vm4.cfg
 lab_domu odd file:/srv/images/odd.img,xvda,w
+LAB_DOMU_OPTIONS=lab.disks=xvdb lab_domu two file:/srv/images/two-a.img,xvda,w file:/srv/images/two-b.img,xvdb,w
 lab_domu q /srv/images/q.qcow2,qcow2,xvda,w
 lvcreate -q -y -W n -n small -L 64M vg0
 lvcreate -q -y -W n -n smaller -L 124M vg0
@@ -85,6 +87,18 @@ refused 3 "/srv/images/q.qcow2 is a qcow2 image" "domuswitch live --to VG q" mdm
 goes_on q
 check "q stops" lab_shutdown q
 
+echo "what would be refused when the domain was interrupted already"
+lab_baseline
+refused 3 "the image is 134217728 bytes, the volume only 130023424" "lvextend" mdmirror build --to xvda=vg0/smaller vm3
+refused 3 "cannot find volume group vg9" "vgs" mdmirror build --dry-run --to vg9 vm3
+refused 3 "it holds ext4 labelled precious" "--overwrite" mdmirror build --to xvda=vg0/full vm3
+refused 2 "--bwlimit 0 would never end" "try 'mdmirror --help'" mdmirror build --bwlimit 0 --to vg0 vm3
+refused 3 "cannot tell where disk xvda of vm3 goes" "say --to VG" mdmirror build --check-add vm3
+got=0
+image-to-lv --plan mirror vm3 2>/run/said || got=$?
+check "image-to-lv asks where" test "$got $(grep -c 'cannot tell where disk xvda of vm3 goes' /run/said) $(grep -c 'step 2' /run/said)" = "3 1 0"
+check "nothing is left of that" test -z "$(lab_new)"
+
 echo "the destination"
 check "build odd" mdmirror build odd
 check "build vm3" mdmirror build vm3
@@ -97,7 +111,20 @@ refused 3 "it is mounted on /mnt/m" "umount /mnt/m" mdmirror add --to xvda=vg0/m
 refused 3 "the configuration /etc/xen/vm5.cfg has it as a disk" "say another volume" mdmirror add vm3 vg0/used
 refused 3 "it holds ext4 labelled precious" "--overwrite" mdmirror add vm3 vg0/full
 refused 3 "cannot find volume group vg9" "vgs" mdmirror add --to vg9 vm3
+goes_on vm3
+
+echo "an image is replaced"
+ln /srv/images/odd.img /srv/images/kept.img
+cp --sparse=always /srv/images/odd.img /srv/images/new.img && mv /srv/images/new.img /srv/images/odd.img
+lab_baseline # which names a loop device by its file
+refused 3 "/srv/images/odd.img was replaced or removed" "mdmirror abort odd" mdmirror add --to vg0 odd
 check "nothing is left of odd" mdmirror abort odd
+mv /srv/images/kept.img /srv/images/odd.img
+mv /srv/images/vm3.img /srv/images/away.img && truncate -s 128M /srv/images/vm3.img
+lab_baseline
+refused 3 "the disk xvda of domain vm3, which runs, is something else" "do not stop it" mdmirror add --to vg0 vm3
+refused 3 "/srv/images/vm3.img was replaced or removed" "mv --no-clobber /srv/images/away.img /srv/images/vm3.img" mdmirror abort vm3
+mv /srv/images/away.img /srv/images/vm3.img
 goes_on vm3
 
 echo "two runs at once"
@@ -152,6 +179,21 @@ xl destroy vm4
 check "start on the volume" lab_start vm4
 wait_for 120 lab_said vm4 '^GUEST verified disk=xvda ' 2 || fail "it does not verify its records"
 check "stop" lab_shutdown vm4
-for n in vm3 vm4 q; do lab_judge $n; done
+
+echo "one of two mirrors is given up"
+check "build" mdmirror build two
+sed -E 's|file:/srv/images/two-.\.img,(xvd.)|phy:/dev/mapper/xenlvm-two-\1,\1|' /etc/xen/two.cfg >/run/two.cfg
+xl create -q /run/two.cfg
+lab_wait_records two 10 120
+check "add" mdmirror add --to vg0 /srv/images/two-a.img
+check "abort of the other" mdmirror abort /srv/images/two-b.img
+xl reboot two
+wait_for 120 lab_said two '^GUEST verified disk=xvda ' 2 || fail "it does not come back"
+uses() { xenstore-ls -f /local/domain/0/backend/vbd | grep -o ' = "/dev/mapper/xenlvm-two-xvd."\| = "/srv/images/two-..img"' | sort -u | tr -d '\n'; }
+check "it is on the mirror of the one, and on the image of the other" test "$(uses)" = ' = "/dev/mapper/xenlvm-two-xvda" = "/srv/images/two-b.img"'
+check "wait" mdmirror wait two
+check "finish" mdmirror finish two
+check "stop" lab_shutdown two
+for n in vm3 vm4 q two; do lab_judge $n; done
 cp /run/at-first /run/lab-baseline
-lab_leftovers 'lv vg0/vm[34]-xvda xenlvm.domain.vm[34]' 'dm vg0-vm[34]--xvda'
+lab_leftovers 'lv vg0/vm[34]-xvda xenlvm.domain.vm[34]' 'dm vg0-vm[34]--xvda' 'lv vg0/two-xvda xenlvm.domain.two' 'dm vg0-two--xvda'

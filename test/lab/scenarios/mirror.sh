@@ -1,6 +1,6 @@
 #!/bin/bash
 # mdmirror: a DomU writes to its image and to a volume until they are equal, and goes on on the volume
-# lab: vg=4G time=1100
+# lab: vg=4G time=1200
 . /lab/lib.sh
 
 lab_vg
@@ -72,6 +72,12 @@ cat /run/said
 check "it is not started beside the mirror" test "$got $(grep -c 'is mirrored (synced)' /run/said)" = "3 1"
 check "but on it" domuswitch restart vm3 xvda=/dev/mapper/xenlvm-vm3-xvda
 wait_for 120 lab_said vm3 '^GUEST verified disk=xvda ' 4 || fail "it does not verify its records"
+# That it was compared says nothing of what was written beside it since.
+head -c 512 /dev/urandom | dd of=/dev/vg0/vm3-xvda iflag=fullblock oflag=direct conv=notrunc status=none
+got=0
+mdmirror finish vm3 || got=$?
+check "it is compared again after a start" test $got = 5
+dd if=/run/front of=/dev/vg0/vm3-xvda oflag=direct conv=notrunc status=none
 check "finish" mdmirror finish vm3
 grep -q '/dev/vg0/vm3-xvda' /etc/xen/vm3.cfg || fail "the configuration does not name the volume"
 lab_wait_records vm3 $(($(lab_records vm3) + 20)) 60

@@ -16,7 +16,7 @@ lab_baseline
 echo "a qcow2 image"
 qemu-img convert -O qcow2 /srv/images/vm3.img /srv/images/q.qcow2
 lab_domu q /srv/images/q.qcow2,qcow2,xvda,w
-check "is converted" imgconv --snapshot --to vg0 q
+check "is converted" imgconv --snapshot --whole --to vg0 q
 check "to the same bytes" cmp -n "$(stat -c %s /srv/images/vm3.img)" /srv/images/vm3.img /dev/vg0/q-xvda
 lvremove -q -y vg0/q-xvda
 check "nothing left" test -z "$(lab_new)"
@@ -38,7 +38,7 @@ wait "$first" || true
 check "the first is undone" test -z "$(lab_new)"
 
 echo "stale bytes of a former owner"
-check "over old data" imgconv --snapshot --overwrite --to xvda=vg0/stale vm3
+check "over old data" imgconv --snapshot --whole --overwrite --to xvda=vg0/stale vm3
 check "identical" cmp -n "$(stat -c %s /srv/images/vm3.img)" /srv/images/vm3.img /dev/vg0/stale
 check "zero behind the image" cmp -n $((128 << 20)) -i $((128 << 20)):0 /dev/vg0/stale /dev/zero
 

@@ -1,0 +1,204 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"xenlvm/lib/blkdev"
+	"xenlvm/lib/blockcopy"
+	"xenlvm/lib/cli"
+	"xenlvm/lib/fault"
+	"xenlvm/lib/loopdev"
+	"xenlvm/lib/run"
+)
+
+// An interrupted copy onto a volume goes on as long as the volume has its tag.
+func TestRootResumeVolume(t *testing.T) {
+	needRoot(t)
+	dir := t.TempDir()
+	image := noise(t, dir+"/a.img", 24<<20)
+	from := attach(t, dir+"/a.img", loopdev.Options{ReadOnly: true})
+	must(t, os.WriteFile(dir+"/b.img", make([]byte, len(image)), 0o600))
+	loop := attach(t, dir+"/b.img", loopdev.Options{})
+	dev, err := blkdev.Stat(loop)
+	must(t, err)
+	o := options{stateDir: t.TempDir()}
+	e := &cli.Env{Tool: "imgconv", Stderr: io.Discard, Runner: run.Host{}}
+	attempt := func(ctx context.Context, tags string, rate int64) (outcome, error) {
+		t.Helper()
+		src := openImage(t, from)
+		fakeHost(t, fmt.Sprintf(`{"devices": {%q: {"lv": "vg0/b", "uuid": "u", "major": %d, "minor": %d, "tags": [%s]}}}`, loop, dev.Number.Major, dev.Number.Minor, tags))
+		to, err := openTarget(loop, src, false)
+		must(t, err)
+		defer to.close()
+		must(t, to.findVolume(ctx, run.Host{}))
+		done, err := o.copyPlain(ctx, e, src, to, rate)
+		return done, err
+	}
+	ctx, cancel := context.WithCancelCause(t.Context())
+	go func() {
+		for {
+			if left, _ := filepath.Glob(o.stateDir + "/imgconv-*.digests"); len(left) > 0 {
+				cancel(fault.ErrInterrupted)
+				return
+			}
+			time.Sleep(50 * time.Millisecond)
+		}
+	}()
+	if _, err := attempt(ctx, "", 6<<20); !errors.Is(err, fault.ErrInterrupted) {
+		t.Fatalf("%v; want an interruption", err)
+	}
+	if _, err := attempt(t.Context(), "", 0); fault.StatusOf(err) != fault.Refused {
+		t.Errorf("without the tag: %v; want a refusal", err)
+	}
+	done, err := attempt(t.Context(), `"xenlvm.incomplete"`, 0)
+	if err != nil || !done.resumed || done.BytesWritten == 0 || done.BytesWritten >= int64(len(image)) {
+		t.Errorf("%v, %+v; want the rest", err, done)
+	}
+	if b, err := os.ReadFile(dir + "/b.img"); err != nil || !bytes.Equal(b, image) {
+		t.Errorf("not equal, %v", err)
+	}
+	if left, _ := os.ReadDir(o.stateDir); len(left) > 0 {
+		t.Errorf("left: %v", left)
+	}
+}
+
+// What is damaged, or about something else, is not believed.
+func TestProgressOfAnother(t *testing.T) {
+	dir := t.TempDir()
+	noise(t, dir+"/a.img", 1<<20)
+	noise(t, dir+"/b.img", 1<<20)
+	src := openImage(t, dir+"/a.img")
+	to, err := openTarget(dir+"/b.img", src, false)
+	must(t, err)
+	defer to.close()
+	o := options{stateDir: t.TempDir()}
+	p, err := o.newProgress(src, to)
+	must(t, err)
+	if p == nil {
+		t.Skip("the file system of " + dir + " does not say when a file was made")
+	}
+	sums, err := blockcopy.Scan(t.Context(), to.f, src.Size(), blockcopy.Options{})
+	must(t, err)
+	var said bytes.Buffer
+	load := func() (bool, bool) {
+		said.Reset()
+		d, same := p.load(&cli.Env{Tool: "imgconv", Stderr: &said})
+		return d != nil, same
+	}
+	if found, _ := load(); found || said.Len() > 0 {
+		t.Errorf("nothing is there: %v, %s", found, &said)
+	}
+	must(t, p.save(sums))
+	if found, same := load(); !found || !same {
+		t.Errorf("its own: %v, same %v: %s", found, same, &said)
+	}
+	text, err := os.ReadFile(p.path)
+	must(t, err)
+	for what, damaged := range map[string][]byte{
+		"a flipped bit": append(append(bytes.Clone(text[:len(text)/2]), text[len(text)/2]^1), text[len(text)/2+1:]...),
+		"cut":           text[:len(text)-1], "no line": []byte("digests"), "empty": nil,
+	} {
+		must(t, os.WriteFile(p.path, damaged, 0o600))
+		if found, _ := load(); found || !strings.Contains(said.String(), "cannot continue an earlier copy: "+p.path) {
+			t.Errorf("%s: %v, %s", what, found, &said)
+		}
+	}
+	must(t, os.WriteFile(p.path, text, 0o600))
+	was := p.ends
+	p.ends.State = "0 bytes"
+	if found, same := load(); !found || same {
+		t.Errorf("the source was written to: %v, same %v", found, same)
+	}
+	for _, other := range []ends{{"file 1/2", was.State, was.Destination}, {was.Source, was.State, "volume u"}} {
+		p.ends = other
+		if found, _ := load(); found || said.Len() > 0 {
+			t.Errorf("%v: found, %s", other, &said)
+		}
+	}
+}
+
+// What is known of one copy is forgotten before another one writes there.
+func TestProgressIsForgotten(t *testing.T) {
+	dir := t.TempDir()
+	noise(t, dir+"/a.img", 1<<20)
+	noise(t, dir+"/other.img", 1<<20)
+	noise(t, dir+"/b.img", 1<<20)
+	o := options{stateDir: t.TempDir(), overwrite: true}
+	attempt := func(from string, do func(*progress, *source, *target)) {
+		t.Helper()
+		src := openImage(t, from)
+		to, err := openTarget(dir+"/b.img", src, false)
+		must(t, err)
+		defer to.close()
+		p, err := o.newProgress(src, to)
+		must(t, err)
+		if p == nil {
+			t.Skip("the file system of " + dir + " does not say when a file was made")
+		}
+		do(p, src, to)
+	}
+	attempt(dir+"/a.img", func(p *progress, src *source, to *target) {
+		sums, err := blockcopy.Scan(t.Context(), to.f, src.Size(), blockcopy.Options{})
+		must(t, errors.Join(err, p.save(sums)))
+	})
+	attempt(dir+"/other.img", func(p *progress, src *source, to *target) {
+		e := &cli.Env{Tool: "imgconv", Stderr: io.Discard, Runner: run.Host{}}
+		ctx, cancel := context.WithCancel(t.Context())
+		disturb(src, func() {
+			if to.written {
+				cancel()
+			}
+		})
+		if done, err := o.copyPlain(ctx, e, src, to, 0); err == nil || done.resumed {
+			t.Errorf("%v, %+v; want an interruption", err, done)
+		}
+		if _, err := os.Stat(p.path); !errors.Is(err, os.ErrNotExist) {
+			t.Errorf("it is still there: %v", err)
+		}
+	})
+}
+
+// A source is another one as soon as it was written to, or other parts of it are
+// copied; a destination when it was made anew under its name.
+func TestIdentity(t *testing.T) {
+	path := t.TempDir() + "/a.img"
+	noise(t, path, 1<<20)
+	src := openImage(t, path)
+	from, state := src.identity()
+	check := func(what string, s *source, same bool) {
+		t.Helper()
+		if f, st := s.identity(); f != from || st == state != same {
+			t.Errorf("%s: %s, %s; the first: %s, %s", what, f, st, from, state)
+		}
+	}
+	check("opened again", openImage(t, path), true)
+	must(t, os.Chtimes(path, time.Time{}, time.Unix(1, 0)))
+	check("written to", openImage(t, path), false)
+	src.used = src.used.Subtract(src.used)
+	check("other parts", src, false)
+	made := func() string {
+		to, err := openTarget(path+".to", src, false)
+		must(t, err)
+		defer to.close()
+		id, err := to.identity()
+		must(t, err)
+		return id
+	}
+	one := made()
+	if two := made(); two != one {
+		t.Errorf("%s became %s", one, two)
+	}
+	must(t, os.Remove(partial(path+".to")))
+	if two := made(); one != "" && two == one {
+		t.Error("made anew")
+	}
+}

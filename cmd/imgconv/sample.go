@@ -1,0 +1,101 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"math/rand/v2"
+	"slices"
+
+	"xenlvm/lib/directio"
+	"xenlvm/lib/extent"
+)
+
+const (
+	// chunk is the size of one part of a sample.
+	chunk = 64 << 10
+	// largestBlock is that of blockcopy's digests. A block is copied whole: what is
+	// nearer to data than that may be copied with it.
+	largestBlock = 8 << 20
+
+	// How many chunks of data, and of zeros, are compared before a copy.
+	compareData, compareZeros = 64, 16
+)
+
+// parts are random parts of a source, whole pages.
+type parts struct{ data, zeros extent.Set }
+
+// draw takes up to so many chunks of what is data, and of what becomes zero.
+func (f filled) draw(data, zeros int) (parts, error) {
+	set, err := f.Data()
+	pages := set.Complement(f.size).Align(directio.Align).Complement(f.size)
+	return parts{pick(pages, data), pick(set.Align(largestBlock).Complement(f.size), zeros)}, err
+}
+
+// pick is the chunks of s around n random bytes of it.
+func pick(s extent.Set, n int) extent.Set {
+	var picked extent.Set
+	total := s.Bytes()
+	if total == 0 {
+		return picked
+	}
+	at := make([]int64, n)
+	for i := range at {
+		at[i] = rand.Int64N(total)
+	}
+	slices.Sort(at)
+	passed := int64(0)
+	for r := range s.All() {
+		for ; len(at) > 0 && at[0] < passed+r.Len; at = at[1:] {
+			off := r.Off + at[0] - passed
+			start := max(r.Off, off-off%chunk)
+			picked.Add(start, min(r.End(), off-off%chunk+chunk)-start)
+		}
+		passed += r.Len
+	}
+	return picked
+}
+
+// likeness is how many chunks of a sample are equal, and how many are zeros.
+type likeness struct{ chunks, equal, zero int }
+
+// sample compares random parts of a destination with the source.
+func (t *target) sample(ctx context.Context, src filled, mode directio.Mode) (likeness, error) {
+	// No more than a 64th is read, but of small ones.
+	drawn, err := src.draw(int(max(8, min(compareData, src.size>>22))), compareZeros)
+	if err != nil {
+		return likeness{}, err
+	}
+	if err := directio.Forget(t.f); err != nil {
+		return likeness{}, err
+	}
+	there, err := directio.NewReader(t.f, src.size, mode)
+	if err != nil {
+		return likeness{}, err
+	}
+	defer there.Close()
+	var l likeness
+	have, want, zero := directio.Buffer(chunk), directio.Buffer(chunk), make([]byte, chunk)
+	for r := range drawn.data.Union(drawn.zeros).Chunks(chunk) {
+		if ctx.Err() != nil {
+			return likeness{}, context.Cause(ctx)
+		}
+		h, w, z := have[:r.Len], want[:r.Len], zero[:r.Len]
+		if n, err := there.ReadAt(h, r.Off); int64(n) < r.Len {
+			return likeness{}, fmt.Errorf("cannot read destination at %d: %w", r.Off, err)
+		}
+		if drawn.zeros.Contains(r.Off) {
+			copy(w, z)
+		} else if n, err := src.ReadAt(w, r.Off); int64(n) < r.Len {
+			return likeness{}, fmt.Errorf("cannot read source at %d: %w", r.Off, err)
+		}
+		l.chunks++
+		if bytes.Equal(h, w) {
+			l.equal++
+		}
+		if bytes.Equal(h, z) {
+			l.zero++
+		}
+	}
+	return l, nil
+}

@@ -1,0 +1,66 @@
+package convert
+
+import (
+	"context"
+	"errors"
+	"io/fs"
+	"os"
+
+	"xenlvm/lib/blockcopy"
+	"xenlvm/lib/lvm"
+	"xenlvm/lib/units"
+)
+
+// A copy by blocks that is killed goes on where it was: about once a second it writes
+// down which blocks of the destination are equal to the source, and on the device. The
+// next pass copies from another snapshot, so it reads all the same, but writes only the
+// others and what changed. The kernel's count of writes does not tell whether anybody
+// else wrote to the destination meanwhile. It still has its tag, a sample must be
+// right, and what the pass left is compared as after a first copy.
+
+// checkpointName is the file of the digests of what is done. It is named after the
+// volume, as is digestsName.
+func checkpointName(d *Disk) string { return d.VDev + "-" + d.Dest.LV.UUID + ".partial" }
+
+// checkpoint writes down what is done.
+func (c *Conversion) checkpoint(d *Disk) func(*blockcopy.Digests) error {
+	return func(sums *blockcopy.Digests) error { return c.keepDigests(checkpointName(d), sums) }
+}
+
+// forgetCheckpoint removes what a pass that has ended needs no more.
+func (c *Conversion) forgetCheckpoint(d *Disk) error {
+	err := os.Remove(c.journal.Path(checkpointName(d)))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	return err
+}
+
+// resume are the digests of what a pass that was killed had done, nil if there was none
+// or the destination is not as it was left.
+func (c *Conversion) resume(ctx context.Context, d *Disk, dst *os.File) (*blockcopy.Digests, error) {
+	// Nothing else was begun there since.
+	begun := d.past.method == Blocks && d.past.destination == d.Dest.LV.Spec()
+	if !begun || !d.Dest.Exists || !d.Dest.Ours || !d.Dest.LV.Tagged(lvm.TagIncomplete) {
+		return nil, c.forgetCheckpoint(d)
+	}
+	sums := c.readDigests(d, checkpointName(d))
+	if sums == nil {
+		return nil, nil
+	}
+	o, finished := c.options("look at " + d.Dest.LV.Spec())
+	err := blockcopy.Sample(ctx, dst, sums, sampleBlocks, o)
+	finished()
+	var m *blockcopy.MismatchError
+	if errors.As(err, &m) {
+		c.rep.Infof("%s: somebody wrote to %s after the pass that was killed: %v", d.VDev, d.Dest.LV.Spec(), err)
+		return nil, c.forgetCheckpoint(d)
+	}
+	if err != nil {
+		return nil, err
+	}
+	d.Result.Delta = byCheckpoint
+	unknown := sums.Unknown()
+	c.rep.Infof("%s: going on with the pass that was killed: %s are to be copied yet, beside what changed", d.VDev, units.Bytes(unknown.Bytes()))
+	return sums, nil
+}

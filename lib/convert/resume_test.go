@@ -1,0 +1,105 @@
+package convert
+
+import (
+	"bytes"
+	"errors"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"xenlvm/lib/blockcopy"
+	"xenlvm/lib/extent"
+	"xenlvm/lib/lvm"
+)
+
+// stuck is a source whose second half can be read only after a checkpoint, and then
+// ends the copy, as a kill would.
+type stuck struct {
+	data    []byte
+	written chan struct{}
+}
+
+var errKilled = errors.New("killed")
+
+func (s stuck) Size() int64               { return int64(len(s.data)) }
+func (s stuck) Data() (extent.Set, error) { return extent.Whole(s.Size()), nil }
+func (s stuck) ReadAt(b []byte, off int64) (int, error) {
+	if off >= s.Size()/2 {
+		<-s.written
+		return 0, errKilled
+	}
+	return copy(b, s.data[off:]), nil
+}
+
+// A copy that was killed goes on where it was, unless anything else may have happened
+// to its volume.
+func TestGoesOnAfterAKill(t *testing.T) {
+	data := bytes.Repeat([]byte("data"), 16<<20/4)
+	var told []string
+	c := conversion(t, &told)
+	fresh := func() *Disk {
+		return &Disk{VDev: "xvda", Method: Blocks, past: past{method: Blocks, destination: "vg0/a"},
+			Dest: Destination{Exists: true, Ours: true, LV: lvm.LV{VG: "vg0", Name: "a", UUID: "u", Tags: []string{lvm.TagIncomplete}}}}
+	}
+	dst, err := os.Create(filepath.Join(t.TempDir(), "dst"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer dst.Close()
+	src := stuck{data, make(chan struct{})}
+	checkpoint := c.checkpoint(fresh())
+	done := false
+	o := blockcopy.Options{Checkpoint: func(sums *blockcopy.Digests) error {
+		err := checkpoint(sums)
+		if !done {
+			close(src.written)
+			done = true
+		}
+		return err
+	}}
+	if _, _, err := blockcopy.Copy(t.Context(), dst, src, o); !errors.Is(err, errKilled) {
+		t.Fatal(err)
+	}
+	kept, err := os.ReadFile(c.journal.Path(checkpointName(fresh())))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, tt := range []struct {
+		name   string
+		change func(*Disk)
+		goesOn bool
+	}{
+		{"as it was left", func(*Disk) {}, true},
+		{"the volume was finished", func(d *Disk) { d.Dest.LV.Tags = nil }, false},
+		{"by files since", func(d *Disk) { d.past.method = Files }, false},
+		{"mirrored since", func(d *Disk) { d.past.method = Mirror }, false},
+		{"to another volume since", func(d *Disk) { d.past.destination = "vg0/b" }, false},
+		{"another volume of that name", func(d *Disk) { d.Dest.LV.UUID = "v" }, false},
+		{"somebody wrote to it", func(*Disk) {
+			if _, err := dst.WriteAt(make([]byte, 1<<20), 0); err != nil {
+				t.Fatal(err)
+			}
+		}, false},
+	} {
+		d := fresh()
+		if err := os.WriteFile(c.journal.Path(checkpointName(d)), kept, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		tt.change(d)
+		told = nil
+		sums, err := c.before(t.Context(), d, dst, src.Size())
+		if err != nil {
+			t.Fatal(err)
+		}
+		if (sums != nil) != tt.goesOn || (d.Result.Delta == byCheckpoint) != tt.goesOn || strings.Contains(strings.Join(told, ""), "going on") != tt.goesOn {
+			t.Errorf("%s: goes on: %v, by %q, said %q", tt.name, sums != nil, d.Result.Delta, told)
+		}
+		if sums != nil && sums.Unknown().Bytes() != src.Size()/2 {
+			t.Errorf("%s: %d bytes are unknown", tt.name, sums.Unknown().Bytes())
+		}
+		if _, err := os.Stat(c.journal.Path(checkpointName(d))); (err == nil) != tt.goesOn {
+			t.Errorf("%s: what is not used any more is kept: %v", tt.name, err)
+		}
+	}
+}
