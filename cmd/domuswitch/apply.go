@@ -78,13 +78,18 @@ func (c *command) apply(ctx context.Context, e *cli.Env, args []string) error {
 		return err
 	}
 	out.Changed = len(plan) > 0
+	return deliver(e, out, out.Disks)
+}
+
+// deliver prints what was done: the lines, or with --json the document that has them.
+func deliver(e *cli.Env, doc any, lines []mapping.Line) error {
 	switch {
 	case e.JSON:
-		return e.Emit(out)
+		return e.Delivered(e.Emit(doc))
 	case e.DryRun:
 		return nil
 	}
-	return mapping.Write(e.Stdout, out.Disks)
+	return e.Delivered(mapping.Write(e.Stdout, lines))
 }
 
 // change makes the new configuration of one domain and checks it.
@@ -93,8 +98,7 @@ func (c *command) change(ctx context.Context, e *cli.Env, d *domain, r request, 
 	if err != nil {
 		return nil, err
 	}
-	change := &replacement{d: d, kind: journal.KindApplied, content: edited.Bytes(), lines: lines,
-		ready: func(context.Context) error { return nil }}
+	change := &replacement{d: d, kind: journal.KindApplied, content: edited.Bytes(), lines: lines}
 	same := bytes.Equal(change.content, d.file.Content)
 	if same && (c.offline || !slices.ContainsFunc(r.lines, func(l mapping.Line) bool { return l.State == mapping.Synced })) {
 		return change, nil
@@ -108,7 +112,7 @@ func (c *command) change(ctx context.Context, e *cli.Env, d *domain, r request, 
 		return nil, err
 	}
 	change.ready, change.running = check.domainUnchanged, check.now.up
-	if change.then, err = check.restartsFrom(moves, change); err != nil || same {
+	if change.then, err = check.restartsFrom(moves, edited); err != nil || same {
 		return change, err
 	}
 	return change, checkWithXL(ctx, e.Runner, d, edited)

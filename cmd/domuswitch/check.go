@@ -31,6 +31,7 @@ type checker struct {
 	trial  bool // a dry run of lines: what a later step of the procedure brings is only noted
 	now    present
 	uses   []xl.Use  // of all domains
+	moves  []*move   // as far as they were checked
 	made   []xl.Disk // of a domain that an earlier run made, and that never ran
 	// volumes are those that this run makes, by path; they are not there yet.
 	volumes map[string]*convert.Disk
@@ -67,7 +68,7 @@ func (k *checker) each(ctx context.Context, lines []mapping.Line, checks ...func
 	if k.uses, err = xl.Uses(ctx, k.e.Runner); err != nil {
 		return nil, err
 	}
-	var moves []*move
+	k.moves = nil
 	for _, l := range lines {
 		m := &move{line: l}
 		for _, check := range checks {
@@ -75,9 +76,9 @@ func (k *checker) each(ctx context.Context, lines []mapping.Line, checks ...func
 				return nil, err
 			}
 		}
-		moves = append(moves, m)
+		k.moves = append(k.moves, m)
 	}
-	return moves, nil
+	return k.moves, nil
 }
 
 // later is a refusal of what a later step of the procedure still brings: a dry
@@ -156,14 +157,20 @@ func sameFile(a, b string) bool {
 	return errA == nil && errB == nil && os.SameFile(infoA, infoB)
 }
 
-// destination: not another disk of the domain, complete, and large enough.
+// destination: not another disk of the domain under whatever name, complete, and
+// large enough.
 func (k *checker) destination(_ context.Context, m *move) error {
+	for _, other := range k.moves {
+		if k.c.same(other.line.Destination, m.line.Destination) {
+			return oneDevice(other.line, m.line)
+		}
+	}
 	for _, other := range k.d.disks {
-		if other.VDev != m.disk.VDev && k.c.same(other.Target, m.line.Destination) {
+		if other.VDev != m.disk.VDev && (k.c.same(other.Target, m.line.Destination) || !m.absent && k.c.leads(m.dev, other.Target)) {
 			return fault.Refuse("cannot switch disk %s of %s to %s: that is its disk %s", m.disk.VDev, k.d.name, m.line.Destination, other.VDev)
 		}
 	}
-	if err := k.later(complete(m.line.Destination, m.lv)); err != nil && !m.discard {
+	if err := k.later(k.d.complete(m.line.Destination, m.lv)); err != nil && !m.discard {
 		return err
 	}
 	size, err := k.c.sizeOf(m.disk)
@@ -186,15 +193,6 @@ func volume(ctx context.Context, r run.Runner, dev blkdev.Device) (lvm.LV, error
 		return lvm.LV{}, nil // no LVM here, so it is no LV
 	}
 	return lv, err
-}
-
-// complete refuses an LV that a copy has not finished.
-func complete(path string, lv lvm.LV) error {
-	if !lv.Tagged(lvm.TagIncomplete) {
-		return nil
-	}
-	return fault.Hint(fault.Refuse("cannot use %s: the copy on it is not complete (tag %s)", path, lvm.TagIncomplete),
-		"run imgconv again, or mdmirror finish where it is mirrored; they go on where they stopped")
 }
 
 // others: no other domain has the destination, now or from its next start on.

@@ -6,7 +6,6 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"errors"
-	"flag"
 	"fmt"
 	"path/filepath"
 	"time"
@@ -20,7 +19,10 @@ import (
 	"xenlvm/lib/fault"
 	"xenlvm/lib/host"
 	"xenlvm/lib/journal"
+	"xenlvm/lib/loopdev"
+	"xenlvm/lib/mirror"
 	"xenlvm/lib/run"
+	"xenlvm/lib/units"
 	"xenlvm/lib/xl"
 	"xenlvm/lib/xlcfg"
 )
@@ -28,15 +30,16 @@ import (
 // command is domuswitch: its flags, and what it needs of the host.
 type command struct {
 	xenDir, stateDir, config         string
-	timeout                          time.Duration
+	timeout, maxPause                time.Duration // 0: no limit to the pause
+	limit                            units.Bytes   // a second, 0 for none
 	offline, destroy, yes, overwrite bool
-	maxPause, limit                  string
 	to                               unixflag.StringArray
 
 	needRoot func(what string) error
 	bootID   func() string
 	locks    string        // directory of the domains' locks, "" for the machine's
 	poll     time.Duration // between two looks at a domain that starts or stops
+	patience time.Duration // with a QEMU: until it listens, and for each answer
 	devices
 	room
 	socket func(domid int) string // of the QEMU that serves a domain's disks
@@ -44,8 +47,9 @@ type command struct {
 
 func newCommand() *command {
 	return &command{
-		needRoot: host.NeedRoot, bootID: journal.BootID, poll: 500 * time.Millisecond,
-		devices: devices{stat: blkdev.Stat, idle: dm.Idle, mirror: mirrorDevice, leads: leads, held: held, filling: filling, holds: holds},
+		xenDir: xl.ConfigDir, timeout: 2 * time.Minute,
+		needRoot: host.NeedRoot, bootID: journal.BootID, poll: 500 * time.Millisecond, patience: time.Minute,
+		devices: devices{stat: blkdev.Stat, idle: dm.Idle, mirror: mirror.Device, leads: loopdev.LeadsTo, held: held, filling: filling, holds: holds},
 		room:    room{tmpfs: "/dev/shm", free: host.Free, memory: host.MemoryAvailable},
 		socket:  func(domid int) string { return fmt.Sprintf("/var/run/xen/qmp-libxl-%d", domid) },
 	}
@@ -63,7 +67,7 @@ func (c *command) tool() cli.Tool {
 			{Name: "stop", Args: "DOMAIN", Min: 1, Max: 1, Summary: "shut a domain down and wait until its disks are free",
 				Flags: []string{"config", "destroy", "state-dir", "timeout", "xen-dir"}, Run: c.stop},
 			{Name: "start", Args: "DOMAIN", Min: 1, Max: 1, Summary: "start a domain and wait until it has its disks; a failure puts the previous configuration back",
-				Flags: []string{"config", "state-dir", "timeout", "xen-dir"}, Run: c.start},
+				Flags: []string{"config", "state-dir", "timeout", "xen-dir", "yes"}, Run: c.start},
 			{Name: "restart", Args: "DOMAIN VDEV=DEVICE... | -", Min: 1, Max: -1, Summary: "stop a domain and start it on other disks; a failure starts it on its old ones",
 				Flags: []string{"config", "destroy", "state-dir", "timeout", "xen-dir", "yes"}, Run: c.restart},
 			{Name: "live", Args: "DOMAIN VDEV=DEVICE... | - | DOMAIN [VDEV...]", Min: 1, Max: -1, Summary: "put a domain onto other disks without a reboot of its guest; without devices, the images that QEMU serves onto volumes",
@@ -72,20 +76,6 @@ func (c *command) tool() cli.Tool {
 				Flags: []string{"config", "offline", "overwrite", "state-dir", "xen-dir", "yes"}, Run: c.revert},
 		},
 	}
-}
-
-func (c *command) flags(fs *flag.FlagSet) {
-	fs.StringVar(&c.limit, "bwlimit", "", "for a guest on QEMU: copy at most `SIZE` a second (default: as fast as it goes)")
-	fs.StringVar(&c.config, "config", "", "the configuration is `FILE`, not the one found in the directory of configurations")
-	fs.BoolVar(&c.destroy, "destroy", false, "destroy a domain that does not shut down in time; the guest may lose what it has not written")
-	fs.StringVar(&c.maxPause, "max-pause", "", "refuse when the guest is expected to pause for more than `SECONDS`")
-	fs.BoolVar(&c.offline, "offline", false, "look at no device, domain or xl: the configuration belongs to another host")
-	fs.BoolVar(&c.overwrite, "overwrite", false, "revert: put the previous configuration back even if the present one was edited since; live: destroy what the destination of a disk on QEMU holds")
-	fs.StringVar(&c.stateDir, "state-dir", "", "keep journals and backups below `DIR` (default "+journal.DefaultDir+"; with --offline .xenlvm beside the configuration)")
-	fs.DurationVar(&c.timeout, "timeout", 2*time.Minute, "wait at most `TIME`; start --timeout 0 does not wait for the guest")
-	fs.Var(&c.to, "to", "where the images go that QEMU serves: `VG`, VDEV=VG or VDEV=VG/LV; repeatable. A volume that is missing is made")
-	fs.StringVar(&c.xenDir, "xen-dir", xl.ConfigDir, "look for configurations in `DIR` and DIR/auto")
-	fs.BoolVar(&c.yes, "yes", false, "revert: go back although the domain has run on its new disks; restart: onto devices that are not equal to its disks. What it wrote is lost to it")
 }
 
 // domain is what a verb works on.
@@ -214,17 +204,14 @@ func look(ctx context.Context, r run.Runner, name string) (present, error) {
 // device, or for an image the same path.
 func (c *command) runs(live xl.Disk, target string) bool {
 	if dev, err := c.stat(target); err == nil && live.HasDevice {
-		return dev.Number == numberOf(live)
+		return dev.Number == live.Number()
 	}
 	return c.same(live.Path, target)
 }
 
-// numberOf is the number of the block device that a disk is on.
-func numberOf(d xl.Disk) blkdev.Number { return blkdev.Number{Major: d.Major, Minor: d.Minor} }
-
-// same says whether two paths are one block device, or the same path.
+// same says whether two paths are one block device, one file, or the same path.
 func (c *command) same(a, b string) bool {
-	if a == b {
+	if sameFile(a, b) {
 		return true
 	}
 	devA, errA := c.stat(a)

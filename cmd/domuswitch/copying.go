@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 
 	"xenlvm/lib/fault"
 	"xenlvm/lib/journal"
@@ -14,6 +15,7 @@ import (
 	"xenlvm/lib/step"
 	"xenlvm/lib/units"
 	"xenlvm/lib/xl"
+	"xenlvm/lib/xlcfg"
 )
 
 // copying is written down before QEMU begins to copy a disk.
@@ -27,6 +29,12 @@ type copying struct {
 func (m *moving) mayCopy(mv *move) error {
 	what := fmt.Sprintf("cannot copy disk %s of %s to %s", mv.disk.VDev, m.d.name, mv.line.Destination)
 	mv.ours = m.copyOf(mv) != nil
+	for _, h := range m.c.unclear(m.d) {
+		ours := h.underWay(m.d, m.now) && m.c.same(h.Device, mv.line.Destination)
+		if xlcfg.SameDevice(h.Disk.VDev, mv.disk.VDev) && !ours {
+			return h.refuse("move disk "+mv.disk.VDev+" of", m.d, m.now)
+		}
+	}
 	switch {
 	case mv.has:
 		mv.discard = mv.ours // the tag, which was not taken off yet
@@ -76,17 +84,10 @@ func (m *moving) copyInQEMU(ctx context.Context) error {
 			return fault.Hint(fault.Refuse("cannot move %s live: QEMU serves some of the disks, and not %s", m.d.name, mv.disk.VDev), "name those of QEMU in a run of their own")
 		}
 	}
-	rate := units.Bytes(0)
-	if m.c.limit != "" {
-		var err error
-		if rate, err = units.Parse(m.c.limit); err != nil || rate <= 0 {
-			return fault.BadUsage("cannot read --bwlimit %q: want a size a second, such as 50M", m.c.limit)
-		}
-	}
 	var going, there []*inQEMU // there: by a run that was killed behind the switch
 	plan, switches := m.making, step.Plan(nil)
 	for _, mv := range m.moves {
-		q := &inQEMU{moving: m, mv: mv, rate: int64(rate)}
+		q := &inQEMU{moving: m, mv: mv}
 		if mv.has && !q.switchedOnly() {
 			continue
 		}
@@ -105,6 +106,10 @@ func (m *moving) copyInQEMU(ctx context.Context) error {
 		m.e.Infof("nothing to do: %s runs on these disks", m.d.name)
 		return m.done()
 	}
+	if len(going) > 0 {
+		// The configuration follows the switch: it must be possible to change it.
+		plan = append(plan, m.lastLook())
+	}
 	m.e.Infof("%s will not pause: QEMU copies its disks and switches", m.d.name)
 	if err := m.takeUpSwitched(ctx, there, len(going) > 0); err != nil {
 		return err
@@ -116,7 +121,7 @@ func (m *moving) copyInQEMU(ctx context.Context) error {
 		m.out.Pause, m.out.Expected = new(0.0), new(0.0)
 	}
 	m.out.Method = m.method
-	err := errors.Join(m.untag(ctx, going), m.settle(ctx, true))
+	err := errors.Join(m.untag(ctx, going), m.follow(ctx, slices.Concat(there, going)))
 	if err = errors.Join(err, m.left); err != nil {
 		return err
 	}
@@ -129,7 +134,6 @@ type inQEMU struct {
 	*moving
 	mv    *move
 	disk  qmp.Disk
-	rate  int64
 	going bool // by a run that did not end
 	told  bool // QEMU was told to switch
 	lost  bool // and does not say which disk the guest is on
@@ -169,11 +173,24 @@ func (q *inQEMU) find(ctx context.Context) error {
 	return nil
 }
 
+func (q *inQEMU) copying() copying {
+	return copying{Domain: q.now.Domain, Disk: q.disk, Device: q.mv.line.Destination}
+}
+
 // mirror does something with the mirror in QEMU.
 func (q *inQEMU) mirror(ctx context.Context, f func(context.Context, *qmp.Mirror) error) error {
 	return q.ask(ctx, func(ctx context.Context, c *qmp.Client) error {
 		return f(ctx, c.Mirror(q.disk, q.mv.line.Destination))
 	})
+}
+
+// insist is mirror for what must be done even when we are interrupted. It ends, as
+// QEMU may hang.
+func (q *inQEMU) insist(ctx context.Context, f func(context.Context, *qmp.Mirror) error) error {
+	limit := max(q.c.timeout, q.c.patience)
+	ctx, cancel := context.WithTimeoutCause(context.WithoutCancel(ctx), limit, fmt.Errorf("QEMU did not get to the end of it within %v", limit))
+	defer cancel()
+	return q.mirror(ctx, f)
 }
 
 // copySteps copy the disk, until what the guest writes goes to both places.
@@ -195,7 +212,7 @@ func (q *inQEMU) copy(ctx context.Context) error {
 		err = q.wait(ctx)
 	}
 	if err != nil {
-		err = errors.Join(err, q.cancel(context.WithoutCancel(ctx)))
+		err = errors.Join(err, q.cancel(ctx))
 	}
 	return err
 }
@@ -220,10 +237,10 @@ func (q *inQEMU) start(ctx context.Context) error {
 	if err := errors.Join(q.unchanged(ctx), q.c.idle(dev)); err != nil {
 		return err
 	}
-	if err := q.d.journal.Append(journal.KindCopying, copying{Domain: q.now.Domain, Disk: q.disk, Device: q.mv.line.Destination}); err != nil {
+	if err := q.d.journal.Append(journal.KindCopying, q.copying()); err != nil {
 		return err
 	}
-	return q.mirror(ctx, func(ctx context.Context, mi *qmp.Mirror) error { return mi.Start(ctx, q.rate) })
+	return q.mirror(ctx, func(ctx context.Context, mi *qmp.Mirror) error { return mi.Start(ctx, int64(q.c.limit)) })
 }
 
 // wait waits until all is copied. QEMU is asked once a second and left alone
@@ -252,18 +269,23 @@ func (q *inQEMU) cancel(ctx context.Context) error {
 	if q.mv.has {
 		return nil
 	}
-	err := q.mirror(ctx, func(ctx context.Context, mi *qmp.Mirror) error { return mi.Cancel(ctx) })
+	err := q.insist(ctx, func(ctx context.Context, mi *qmp.Mirror) error { return mi.Cancel(ctx) })
 	q.mv.has = errors.Is(err, qmp.ErrSwitched)
 	q.lost = err != nil && !q.mv.has && q.told
+	if q.mv.has || q.lost {
+		q.keepVolume()
+	}
 	switch {
 	case q.mv.has:
-		q.keepVolume()
 		return nil
 	case q.lost:
-		q.keepVolume()
-		return fault.With(fault.Left, err)
+		return fault.Hint(fault.With(fault.Left, err), "once QEMU answers again, run the same command, which looks what it did; do not stop or start %s before", q.d.name)
+	case err != nil:
+		return fault.Hint(fault.With(fault.Left, err), "QEMU may still have %s open, and copy: the same command takes that up", q.mv.line.Destination)
+	case q.told:
+		q.ended(stayed)
 	}
-	return err
+	return nil
 }
 
 // keepVolume: what the guest is on, or may be, is never removed.

@@ -4,14 +4,11 @@ import (
 	"context"
 	"errors"
 	"os"
-	"slices"
-	"strings"
 
 	"xenlvm/lib/blkdev"
 	"xenlvm/lib/diskimg"
 	"xenlvm/lib/dm"
 	"xenlvm/lib/fault"
-	"xenlvm/lib/loopdev"
 	"xenlvm/lib/mirror"
 	"xenlvm/lib/units"
 )
@@ -20,7 +17,8 @@ import (
 type devices struct {
 	stat func(path string) (blkdev.Device, error)
 	idle func(blkdev.Device) error // the error says who uses it
-	// mirror looks whether a number is one of mdmirror's devices.
+	// mirror looks whether a number is one of mdmirror's devices, which are gone after a
+	// boot of the host, so that no configuration may name one.
 	mirror func(blkdev.Number) (dm.Device, bool, error)
 	// leads says whether a device is the block device, or is built on the image,
 	// at a path.
@@ -31,28 +29,6 @@ type devices struct {
 	filling func(mirror.Disk) (mirror.Phase, error)
 	// holds names what is on a device, "" for nothing.
 	holds func(path string) (string, error)
-}
-
-// mirrorUUID is how the UUIDs of mdmirror's devices begin. They are gone after a
-// boot of the host, so no configuration may name one.
-const mirrorUUID = "XENLVM-"
-
-func mirrorDevice(n blkdev.Number) (dm.Device, bool, error) {
-	dir := "/sys/dev/block/" + n.String() + "/dm/"
-	uuid, err := os.ReadFile(dir + "uuid")
-	if err != nil || !strings.HasPrefix(string(uuid), mirrorUUID) {
-		return dm.Device{}, false, nil
-	}
-	name, err := os.ReadFile(dir + "name")
-	if err != nil {
-		return dm.Device{}, false, err
-	}
-	return dm.Find(strings.TrimSpace(string(name)))
-}
-
-func leads(upper blkdev.Device, path string) bool {
-	same, err := loopdev.Same(path)
-	return err == nil && slices.ContainsFunc(same, upper.DependsOn)
 }
 
 // held goes up from dev: whoever is built on it must lead to above, and nobody

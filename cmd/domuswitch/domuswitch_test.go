@@ -50,6 +50,9 @@ func onFakeHost() *command {
 	c.socket = func(domid int) string { return filepath.Join(os.Getenv("WORK"), "qmp-"+strconv.Itoa(domid)) }
 	c.locks = filepath.Join(os.Getenv("WORK"), "locks")
 	c.poll = 10 * time.Millisecond
+	if limit, err := time.ParseDuration(os.Getenv("FAKE_PATIENCE")); err == nil {
+		c.patience = limit
+	}
 	if id := os.Getenv("FAKE_BOOT"); id != "" {
 		c.bootID = func() string { return id }
 	}

@@ -25,10 +25,6 @@ const (
 
 // live puts a domain onto other disks without a reboot of its guest.
 func (c *command) live(ctx context.Context, e *cli.Env, args []string) error {
-	limit, err := seconds(c.maxPause)
-	if err != nil {
-		return err
-	}
 	if domain, vdevs, ok := onlyDisks(args); ok {
 		return c.toVolumes(ctx, e, domain, vdevs)
 	}
@@ -59,8 +55,8 @@ func (c *command) live(ctx context.Context, e *cli.Env, args []string) error {
 	if err := m.same(ctx); err != nil {
 		return err
 	}
-	if m.expect(); limit > 0 && m.expected > limit && m.half == nil {
-		return fault.Refuse("cannot move %s live: it is expected to pause for %s, and --max-pause allows %s", s.d.name, shortly(m.expected), shortly(limit))
+	if m.expect(); c.maxPause > 0 && m.expected > c.maxPause && m.half == nil {
+		return fault.Refuse("cannot move %s live: it is expected to pause for %s, and --max-pause allows %s", s.d.name, shortly(m.expected), shortly(c.maxPause))
 	}
 	return m.run(ctx)
 }

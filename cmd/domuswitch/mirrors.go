@@ -29,7 +29,7 @@ func (k *checker) relate(m *move) error {
 	if m.live == nil || !m.live.HasDevice {
 		return nil
 	}
-	above := blkdev.Device{Path: m.live.Path, Number: numberOf(*m.live)}
+	above := blkdev.Device{Path: m.live.Path, Number: m.live.Number()}
 	top, is, err := k.c.mirror(above.Number)
 	if err != nil || !is {
 		return err

@@ -3,10 +3,8 @@ package main
 import (
 	"encoding/json"
 	"fmt"
-	"strconv"
 	"time"
 
-	"xenlvm/lib/fault"
 	"xenlvm/lib/journal"
 	"xenlvm/lib/units"
 	"xenlvm/lib/xl"
@@ -56,22 +54,6 @@ func (m *moving) expect() {
 	if m.half == nil {
 		m.e.Infof("%s will pause for about %s by xl %s (%s)", m.d.name, shortly(m.expected), m.method, why)
 	}
-}
-
-// seconds reads a time in seconds, or with a unit.
-func seconds(text string) (time.Duration, error) {
-	if text == "" {
-		return 0, nil
-	}
-	n, err := strconv.ParseFloat(text, 64)
-	d := time.Duration(n * float64(time.Second))
-	if err != nil {
-		d, err = time.ParseDuration(text)
-	}
-	if err != nil || d <= 0 {
-		return 0, fault.BadUsage("cannot read --max-pause %q: want seconds above 0", text)
-	}
-	return d, nil
 }
 
 func shortly(d time.Duration) string { return d.Round(100 * time.Millisecond).String() }

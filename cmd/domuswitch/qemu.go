@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"os"
-	"time"
 
 	"xenlvm/lib/cli"
 	"xenlvm/lib/qmp"
@@ -16,9 +15,6 @@ const qdisk = "qdisk"
 // sectorOfQEMU is the sector size in bytes of the disks that QEMU serves to
 // guests of Xen.
 const sectorOfQEMU = 512
-
-// patience is how long QEMU may take to answer: it talks to one program at a time.
-const patience = 30 * time.Second
 
 // look finds a domain with its disks. What QEMU serves is what QEMU says: it can
 // have been moved since, which xenstore does not tell.
@@ -51,9 +47,7 @@ func (c *command) look(ctx context.Context, e *cli.Env, name string) (present, e
 
 // ask talks to the QEMU of a domain, and lets go of it: xl needs it, too.
 func (c *command) ask(ctx context.Context, domid int, f func(context.Context, *qmp.Client) error) error {
-	dial, cancel := context.WithTimeout(ctx, patience)
-	defer cancel()
-	q, err := qmp.Dial(dial, c.socket(domid))
+	q, err := qmp.Dial(ctx, c.socket(domid), c.patience)
 	if err != nil {
 		return err
 	}

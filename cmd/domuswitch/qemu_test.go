@@ -24,19 +24,21 @@ type fakeQEMU struct {
 	disks map[string]string         // by vdev: the node that the guest's device is on
 	all   map[string]map[string]any // jobs, by id, which also is the node that one copies to
 	looks int                       // at the jobs until they are ready
+	ready string                    // file that makes them ready at once
 	broke string                    // what they fail with
 	log   string                    // file with the names of the commands
 	fails string                    // file with commands that fail, each a line: NAME [JOB]
+	hangs string                    // and with those that are not done, and never answered
 }
 
 // qemu DOMID FILE[,FILE] LOOKS [ERROR]: serve the domain's disks xvda and xvdb, 256
 // MiB each, from the files until the script ends. A copy is ready after it was
-// looked at LOOKS times, or fails with ERROR. Commands fail that are in the file
-// qmp-fails.
+// looked at LOOKS times, or there is a file qmp-ready, or fails with ERROR. Commands
+// fail that are in the file qmp-fails, and have no answer that are in qmp-hangs.
 func qemu(ts *testscript.TestScript, _ bool, args []string) {
 	looks, err := strconv.Atoi(args[2])
 	ts.Check(err)
-	q := &fakeQEMU{looks: looks, log: ts.MkAbs("qmp-calls"), fails: ts.MkAbs("qmp-fails"),
+	q := &fakeQEMU{looks: looks, log: ts.MkAbs("qmp-calls"), fails: ts.MkAbs("qmp-fails"), hangs: ts.MkAbs("qmp-hangs"), ready: ts.MkAbs("qmp-ready"),
 		nodes: map[string]map[string]any{}, disks: map[string]string{}, all: map[string]map[string]any{}}
 	if len(args) > 3 {
 		q.broke = args[3]
@@ -78,6 +80,10 @@ func (q *fakeQEMU) serve(conn net.Conn) {
 			return
 		}
 		reply := map[string]any{"id": c.ID}
+		id, _ := c.Arguments["id"].(string)
+		if listed(q.hangs, c.Execute, id) {
+			continue
+		}
 		if value, err := q.execute(c.Execute, c.Arguments); err != "" {
 			reply["error"] = map[string]string{"class": "GenericError", "desc": err}
 		} else {
@@ -105,7 +111,7 @@ func (q *fakeQEMU) execute(command string, args map[string]any) (value any, fail
 	fmt.Fprint(log, command, " ")
 	log.Close()
 	id, _ := args["id"].(string)
-	if fails, err := os.ReadFile(q.fails); err == nil && slices.Contains(strings.Split(string(fails), "\n"), strings.TrimSpace(command+" "+id)) {
+	if listed(q.fails, command, id) {
 		return nil, command + " does not work"
 	}
 	switch command {
@@ -157,10 +163,19 @@ func (q *fakeQEMU) execute(command string, args map[string]any) (value any, fail
 	return nil, "The command " + command + " has not been found"
 }
 
+// listed says whether a file has a command with the job id.
+func listed(file, command, id string) bool {
+	lines, err := os.ReadFile(file)
+	return err == nil && slices.Contains(strings.Split(string(lines), "\n"), strings.TrimSpace(command+" "+id))
+}
+
 func (q *fakeQEMU) jobs() []any {
 	jobs := []any{}
 	if len(q.all) > 0 {
 		q.looks--
+	}
+	if _, err := os.Stat(q.ready); err == nil {
+		q.looks = 0
 	}
 	for _, job := range q.all {
 		if q.looks <= 0 && job["status"] == "running" {

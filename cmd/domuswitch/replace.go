@@ -24,7 +24,7 @@ type replacement struct {
 	content []byte
 	lines   []mapping.Line
 	// ready is asked right before the file is replaced: the domain may have
-	// been started by somebody else since the checks.
+	// been started by somebody else since the checks. Nil: it does not matter.
 	ready   func(context.Context) error
 	running bool   // the domain has the new disks already
 	backup  string // the name beside the journal, once there are steps
@@ -59,8 +59,10 @@ func (r *replacement) steps() step.Plan {
 			What: "rewrite " + d.file.Path,
 			Line: run.Quote("patch", path) + " <<'END'\n" + r.diff() + "END",
 			Do: func(ctx context.Context) error {
-				if err := r.ready(ctx); err != nil {
-					return err
+				if r.ready != nil {
+					if err := r.ready(ctx); err != nil {
+						return err
+					}
 				}
 				return d.file.Replace(r.content)
 			},

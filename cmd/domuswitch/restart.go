@@ -26,6 +26,9 @@ func (c *command) restart(ctx context.Context, e *cli.Env, args []string) error 
 	if err := s.d.notSuspended(s.now); err != nil {
 		return err
 	}
+	if err := c.notStale("restart", s.d, s.now, false, e.DryRun); err != nil {
+		return err
+	}
 	if err := s.prepare(ctx, s.mayRestart); err != nil {
 		return err
 	}
@@ -118,11 +121,6 @@ func (r *restarting) plan() step.Plan {
 		plan = append(plan, s)
 	}
 	return append(plan, r.up.up()...)
-}
-
-// lastLook comes right before the first change.
-func (r *restarting) lastLook() step.Step {
-	return step.Step{What: "see that " + r.d.name + " is as it was", Do: r.unchanged}
 }
 
 // startOld is how a restart is undone.

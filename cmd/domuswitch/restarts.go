@@ -6,8 +6,8 @@ import (
 	"encoding/json"
 	"fmt"
 	"os"
+	"slices"
 
-	"xenlvm/lib/fault"
 	"xenlvm/lib/journal"
 	"xenlvm/lib/run"
 	"xenlvm/lib/step"
@@ -26,9 +26,10 @@ type stored struct {
 
 // restartsFrom are the steps after which a reboot from inside the guest leads to
 // the new configuration: for a domain that runs on mdmirror's devices, which will
-// be gone.
-func (k *checker) restartsFrom(moves []*move, change *replacement) (step.Plan, error) {
-	before := k.d.cfg
+// be gone. Other disks that are mirrored stay on their mirrors: on what the file
+// names the guest would write beside them.
+func (k *checker) restartsFrom(moves []*move, after *xlcfg.File) (step.Plan, error) {
+	before, same := k.d.cfg, bytes.Equal(after.Bytes(), k.d.file.Content)
 	needed := false
 	for _, m := range moves {
 		if m.above == nil {
@@ -40,19 +41,36 @@ func (k *checker) restartsFrom(moves []*move, change *replacement) (step.Plan, e
 			return nil, refused(err)
 		}
 	}
+	if !needed {
+		return nil, nil
+	}
+	before, _, err := k.onMirrors(before, moves)
+	if err != nil {
+		return nil, err
+	}
+	after, stay, err := k.onMirrors(after, moves)
+	if err != nil {
+		return nil, err
+	}
 	var was stored
 	_, told := journal.Last(k.d.records, journal.KindStored, func(data json.RawMessage) bool {
 		was = stored{}
 		return json.Unmarshal(data, &was) == nil && was.Domain.ID == k.now.ID
 	})
-	if !needed || told && was.Sum == sum(change.content) && bytes.Equal(change.content, k.d.file.Content) {
+	if told && was.Sum == sum(after.Bytes()) && same {
 		return nil, nil
 	}
-	update := xl.ConfigUpdate(k.d.name, k.d.file.Path)
-	return step.Plan{{
-		What: "let a reboot of " + k.d.name + " start from " + k.d.file.Path, Line: update.Line(),
+	var plan step.Plan
+	from := k.d.file.Path
+	if stay {
+		const name = "restart.cfg"
+		plan, from = step.Plan{k.d.tempStep(name, after)}, k.d.temp(name)
+	}
+	update := xl.ConfigUpdate(k.d.name, from)
+	return append(plan, step.Step{
+		What: "let a reboot of " + k.d.name + " start from " + from, Line: update.Line(),
 		Do: func(ctx context.Context) error {
-			return k.d.restartFrom(ctx, k.e.Runner, k.now.Domain, update, change.content)
+			return k.d.restartFrom(ctx, k.e.Runner, k.now.Domain, update, after.Bytes())
 		},
 		Undo: func(ctx context.Context) error {
 			return k.d.withTemp("stored.cfg", before, func(path string) error {
@@ -60,7 +78,30 @@ func (k *checker) restartsFrom(moves []*move, change *replacement) (step.Plan, e
 			})
 		},
 		UndoLine: update.Line(),
-	}}, nil
+	}), nil
+}
+
+// onMirrors is a configuration in which those disks that are not moved, and run on
+// a device of mdmirror, have that. The boolean says whether there are any.
+func (k *checker) onMirrors(cfg *xlcfg.File, moves []*move) (*xlcfg.File, bool, error) {
+	any := false
+	for _, live := range k.now.disks {
+		if !live.HasDevice || slices.ContainsFunc(moves, func(m *move) bool { return xlcfg.SameDevice(m.disk.VDev, live.VDev) }) {
+			continue
+		}
+		_, is, err := k.c.mirror(live.Number())
+		if err != nil {
+			return nil, false, err
+		}
+		if !is {
+			continue
+		}
+		any = true
+		if cfg, err = cfg.SetDisk(live.VDev, live.Path); err != nil {
+			return nil, false, refused(err)
+		}
+	}
+	return cfg, any, nil
 }
 
 // restartFrom tells Xen, and writes it down.
@@ -76,32 +117,14 @@ func (d *domain) temp(name string) string { return d.journal.Path(name) }
 
 // withTemp lets use have a configuration in a file that only root can read.
 func (d *domain) withTemp(name string, cfg *xlcfg.File, use func(path string) error) error {
-	if err := d.writeTemp(name, cfg); err != nil {
+	if err := d.journal.WriteFile(name, cfg.Bytes()); err != nil {
 		return err
 	}
 	defer os.Remove(d.temp(name))
 	return use(d.temp(name))
 }
 
-// writeTemp writes it beside the journal, where one that a killed run left is
-// written over.
-func (d *domain) writeTemp(name string, cfg *xlcfg.File) error {
-	err := d.journal.MakeDir()
-	if err == nil {
-		err = os.WriteFile(d.temp(name), cfg.Bytes(), 0o600)
-	}
-	if err != nil {
-		return fault.With(fault.Failed, fmt.Errorf("cannot write a configuration for xl: %w", err))
-	}
-	return nil
-}
-
 // tempStep is a step that has the file until the plan ends.
 func (d *domain) tempStep(name string, cfg *xlcfg.File) step.Step {
-	return step.Step{
-		What: "write a configuration for xl", Line: run.Quote("install", "-D", "-m", "600", "/dev/stdin", d.temp(name)) + " <<'END'\n" + string(cfg.Bytes()) + "\nEND",
-		Do:   func(context.Context) error { return d.writeTemp(name, cfg) },
-		Undo: func(context.Context) error { return os.Remove(d.temp(name)) }, UndoLine: run.Quote("rm", d.temp(name)),
-		Temporary: true,
-	}
+	return d.journal.Temporary("write a configuration for xl", name, cfg.Bytes())
 }

@@ -48,13 +48,7 @@ func (c *command) revert(ctx context.Context, e *cli.Env, args []string) error {
 	if err := e.Apply(ctx, plan); err != nil {
 		return err
 	}
-	switch {
-	case e.JSON:
-		return e.Emit(out)
-	case e.DryRun:
-		return nil
-	}
-	return mapping.Write(e.Stdout, out.Disks)
+	return deliver(e, out, out.Disks)
 }
 
 // goingBack is the replacement that undoes the newest apply, nil if it is
@@ -93,7 +87,7 @@ func (c *command) goingBack(d *domain) (*replacement, error) {
 	for i := range lines {
 		lines[i].State = mapping.Copied
 	}
-	return &replacement{d: d, kind: journal.KindReverted, content: old.Content, lines: lines, ready: func(context.Context) error { return nil }}, nil
+	return &replacement{d: d, kind: journal.KindReverted, content: old.Content, lines: lines}, nil
 }
 
 // hasDisksOf says whether the disks of lines are what they are in old: then the

@@ -40,6 +40,12 @@ func (c *command) show(ctx context.Context, e *cli.Env, args []string) error {
 			return err
 		}
 		state = cmp.Or(string(now.State), "stopped")
+		if d.records, err = d.journal.Read(); err != nil {
+			return err
+		}
+		for _, h := range c.unclear(d) {
+			e.Printf("%s: %v", d.name, h)
+		}
 	}
 	list := []shown{}
 	var text strings.Builder
@@ -61,10 +67,10 @@ func (c *command) show(ctx context.Context, e *cli.Env, args []string) error {
 		fmt.Fprintln(&text, strings.Join(fields, "\t"))
 	}
 	if e.JSON {
-		return e.Emit(map[string]any{"changed": false, "domain": d.name, "config": d.file.Path, "state": state, "disks": list})
+		return e.Delivered(e.Emit(map[string]any{"changed": false, "domain": d.name, "config": d.file.Path, "state": state, "disks": list}))
 	}
 	_, err = fmt.Fprint(e.Stdout, text.String())
-	return err
+	return e.Delivered(err)
 }
 
 // backendName is what xl.cfg calls the backend that xenstore calls kind.

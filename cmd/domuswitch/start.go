@@ -29,6 +29,9 @@ func (c *command) start(ctx context.Context, e *cli.Env, args []string) error {
 	if err := d.notSuspended(now); err != nil {
 		return err
 	}
+	if err := c.notStale("start", d, now, c.yes, e.DryRun); err != nil {
+		return err
+	}
 	if now.up {
 		if err := c.alreadyRuns(d, now); err != nil {
 			return err
@@ -48,7 +51,7 @@ func (c *command) start(ctx context.Context, e *cli.Env, args []string) error {
 		if err != nil {
 			return err
 		}
-		if err := complete(k.Target, lv); err != nil {
+		if err := d.complete(k.Target, lv); err != nil {
 			return err
 		}
 	}

@@ -93,7 +93,7 @@ func emitState(e *cli.Env, name, state string, changed bool) error {
 	if !e.JSON {
 		return nil
 	}
-	return e.Emit(map[string]any{"changed": changed, "dry_run": e.DryRun, "domain": name, "state": state})
+	return e.Delivered(e.Emit(map[string]any{"changed": changed, "dry_run": e.DryRun, "domain": name, "state": state}))
 }
 
 // stopping is a domain that was asked to shut down.

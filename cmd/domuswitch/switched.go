@@ -24,22 +24,38 @@ func (q *inQEMU) switchStep() step.Step {
 }
 
 func (q *inQEMU) switchOver(ctx context.Context) error {
-	limited, cancel := context.WithTimeout(context.WithoutCancel(ctx), max(q.c.timeout, patience))
-	defer cancel()
+	if err := q.d.handover(q.handover(), ""); err != nil {
+		return err
+	}
 	q.told = true
-	err := q.mirror(limited, switchTo)
+	err := q.insist(ctx, switchTo)
 	if err == nil {
 		q.mv.has = true
 		q.keepVolume()
 		return nil
 	}
-	if stays := q.cancel(context.WithoutCancel(ctx)); !q.mv.has {
+	if stays := q.cancel(ctx); !q.mv.has {
 		return errors.Join(err, stays)
 	}
 	// Behind the switch, only cleaning up can fail.
 	err = fault.With(fault.Left, fmt.Errorf("disk %s runs on %s, but QEMU has not let go of %s: %w", q.mv.disk.VDev, q.mv.line.Destination, q.disk.File, err))
 	q.left = errors.Join(q.left, fault.Hint(err, "leave %s where it is until the next start of %s", q.disk.File, q.d.name))
 	return nil
+}
+
+func (q *inQEMU) handover() handover {
+	h := handover{copying: q.copying()}
+	if q.mv.lv.Name != "" {
+		h.LV = q.mv.lv.Spec()
+	}
+	return h
+}
+
+// ended says how the handover did. Without the record the next start asks.
+func (q *inQEMU) ended(end string) {
+	if err := q.d.handover(q.handover(), end); err != nil {
+		q.e.Printf("%v", err)
+	}
 }
 
 // switchTo completes a mirror. A guest that never stops writing is held up for
@@ -81,16 +97,29 @@ func (m *moving) takeUpSwitched(ctx context.Context, disks []*inQEMU, others boo
 	if err := errors.Join(m.e.Apply(ctx, plan), m.untag(ctx, disks)); err != nil || !others || m.e.DryRun {
 		return err
 	}
-	return m.settleSwitched(ctx)
+	return m.settleSwitched(ctx, disks)
+}
+
+// follow makes the disks last that the guest is on.
+func (m *moving) follow(ctx context.Context, disks []*inQEMU) error {
+	if err := m.settle(ctx, true); err != nil || m.e.DryRun {
+		return err
+	}
+	for _, q := range disks {
+		if q.mv.has {
+			q.ended(followed)
+		}
+	}
+	return nil
 }
 
 // settleSwitched makes those disks last that the guest is on, and no others.
-func (m *moving) settleSwitched(ctx context.Context) error {
+func (m *moving) settleSwitched(ctx context.Context, disks []*inQEMU) error {
 	all := m.moves
 	m.moves = slices.DeleteFunc(slices.Clone(all), func(mv *move) bool { return !mv.has })
 	err := m.configure()
 	if err == nil && len(m.moves) > 0 {
-		err = m.settle(ctx, true)
+		err = m.follow(ctx, disks)
 	}
 	m.moves = all
 	return errors.Join(err, m.configure())
@@ -117,6 +146,6 @@ func (m *moving) stopped(ctx context.Context, disks []*inQEMU, failed error) err
 		return errors.Join(failed, m.left)
 	}
 	failed = fault.Hint(fault.With(fault.Left, failed), "run the same command again: it moves the others")
-	failed = errors.Join(failed, m.untag(ctx, disks), m.settleSwitched(ctx))
+	failed = errors.Join(failed, m.untag(ctx, disks), m.settleSwitched(ctx, disks))
 	return errors.Join(failed, m.left)
 }

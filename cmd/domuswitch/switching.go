@@ -22,7 +22,6 @@ import (
 type switching struct {
 	*checker
 	lines  []mapping.Line
-	moves  []*move
 	file   *replacement  // of the configuration; its content may be the present one
 	before []xlcfg.Disk  // that the domain has
 	wasCfg *xlcfg.File   // with them
@@ -69,7 +68,7 @@ func (c *command) take(ctx context.Context, e *cli.Env, verb string, asked reque
 // whether a move keeps the guest's data.
 func (s *switching) prepare(ctx context.Context, may func(context.Context, *move) error) error {
 	var err error
-	if s.moves, err = s.each(ctx, s.lines, s.find, s.wroteBeside, may, s.destination, s.others, s.idle); err != nil {
+	if _, err = s.each(ctx, s.lines, s.find, s.wroteBeside, may, s.destination, s.others, s.idle); err != nil {
 		return err
 	}
 	if err := s.configure(); err != nil {
@@ -95,7 +94,7 @@ func (s *switching) configure() error {
 		if !ok || !live.HasDevice {
 			continue
 		}
-		if _, is, lookErr := s.c.mirror(numberOf(live)); lookErr != nil {
+		if _, is, lookErr := s.c.mirror(live.Number()); lookErr != nil {
 			return lookErr
 		} else if is {
 			set(&was, k.VDev, live.Path)
@@ -122,7 +121,7 @@ func (s *switching) configure() error {
 	if err != nil {
 		return refused(err)
 	}
-	s.file = &replacement{d: s.d, kind: journal.KindApplied, content: file.Bytes(), lines: lines, ready: func(context.Context) error { return nil }}
+	s.file = &replacement{d: s.d, kind: journal.KindApplied, content: file.Bytes(), lines: lines}
 	s.out.DryRun, s.out.Diff = s.e.DryRun, s.file.diff()
 	s.out.Configs = []configResult{{Domain: s.d.name, Path: s.d.file.Path}}
 	if s.changesFile() {
@@ -143,13 +142,7 @@ func (s *switching) done() error {
 	if s.file.backup != "" {
 		s.out.Configs[0].Backup = s.d.journal.Path(s.file.backup)
 	}
-	switch {
-	case s.e.JSON:
-		return s.e.Delivered(s.e.Emit(s.out))
-	case s.e.DryRun:
-		return nil
-	}
-	return s.e.Delivered(mapping.Write(s.e.Stdout, s.out.Disks))
+	return deliver(s.e, s.out, s.out.Disks)
 }
 
 // settle makes the disks last that a running domain has: in the file, and in what
@@ -169,6 +162,11 @@ func (s *switching) settle(ctx context.Context, tellXen bool) error {
 	}
 	return fault.Hint(fault.With(fault.Left, fmt.Errorf("%s runs on its new disks, but its configuration could not be changed: %w", s.d.name, err)),
 		"from its next start on it would be on its old ones: run the same command again")
+}
+
+// lastLook comes right before the first change of a running domain.
+func (s *switching) lastLook() step.Step {
+	return step.Step{What: "see that " + s.d.name + " is as it was", Do: s.unchanged}
 }
 
 // notRunning refuses a domain that is there, and no guest runs in it.

@@ -69,10 +69,20 @@ func byDomain(lines []mapping.Line, states []mapping.State) ([]request, error) {
 				return nil, fault.BadUsage("disk %s of %s is named twice", l.VDev, l.Domain)
 			}
 			if other.Destination == l.Destination {
-				return nil, fault.Refuse("cannot switch disks %s and %s of %s to one device %s", other.VDev, l.VDev, l.Domain, l.Destination)
+				return nil, oneDevice(other, l)
 			}
 		}
 		all[i].lines = append(all[i].lines, l)
 	}
 	return all, nil
+}
+
+// oneDevice refuses two disks of a domain on one device: a second look tells when
+// they have different names.
+func oneDevice(a, b mapping.Line) error {
+	names := a.Destination
+	if b.Destination != names {
+		names += ", which also is " + b.Destination
+	}
+	return fault.Refuse("cannot switch disks %s and %s of %s to one device %s", a.VDev, b.VDev, a.Domain, names)
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"strings"
+	"unicode"
 
 	"xenlvm/lib/fault"
 )
@@ -85,8 +86,9 @@ func (c *Client) vdev(ctx context.Context, qdev string) (string, error) {
 }
 
 // Disk is the disk vdev (xvda) of the guest. It refuses what cannot be found with
-// certainty, and an image that this QEMU has open twice: the emulated drive of
-// an HVM guest is the same image again, and would stay behind on it.
+// certainty, a file whose name would be more than one word on a line, and an image
+// that this QEMU has open twice: the emulated drive of an HVM guest is the same
+// image again, and would stay behind on it.
 func (c *Client) Disk(ctx context.Context, vdev string) (Disk, error) {
 	disks, err := c.Disks(ctx)
 	if err != nil {
@@ -104,6 +106,9 @@ func (c *Client) Disk(ctx context.Context, vdev string) (Disk, error) {
 	d := found[0]
 	if d.Node == "" || d.File == "" || d.Size <= 0 {
 		return Disk{}, fault.Refuse("cannot tell what disk %s is on in QEMU at %s", vdev, c.socket)
+	}
+	if strings.ContainsFunc(d.File, unicode.IsControl) {
+		return Disk{}, fault.Refuse("cannot use disk %s: the name of its file in QEMU has a control character: %q", vdev, d.File)
 	}
 	nodes, err := c.nodesOn(ctx, d.File)
 	if err != nil {

@@ -77,6 +77,8 @@ func TestDisk(t *testing.T) {
 		{"twice there", []xenDisk{a, a}, []string{"/a"}, "xvda", "", "it has 2 of that name"},
 		{"not Xen's", []xenDisk{ide}, []string{"/a"}, "hda", "", "it has 0 of that name"},
 		{"emulated, too", []xenDisk{ide, a}, []string{"/a", "/a"}, "xvda", "", "QEMU has it open 2 times"},
+		{"a name of two lines", []xenDisk{{"xen-disk", "xvda0", "x", "/a\nrm -r /srv"}}, []string{"/a\nrm -r /srv"}, "xvda", "", `has a control character: "/a\nrm -r /srv"`},
+		{"a name that moves the cursor", []xenDisk{{"xen-disk", "xvda0", "x", `json:{"filename": "/a\u001b[A"}`}}, nil, "xvda", "", `has a control character: "/a\x1b[A"`},
 		{"on no file", []xenDisk{{"xen-disk", "xvda0", "x", ""}}, nil, "xvda", "", "cannot tell what disk xvda is on"},
 	}
 	for _, tt := range tests {

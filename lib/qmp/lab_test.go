@@ -4,6 +4,7 @@ import (
 	"os"
 	"slices"
 	"testing"
+	"time"
 
 	"xenlvm/lib/fault"
 )
@@ -17,7 +18,7 @@ func TestLabMove(t *testing.T) {
 		t.Skip("needs a Xen guest: run by the scenario test/lab/scenarios/qmp.sh, with XENLVM_QMP_SOCKET and XENLVM_QMP_DEVICE")
 	}
 	m := &machine{t: t}
-	c, err := Dial(t.Context(), socket)
+	c, err := Dial(t.Context(), socket, time.Minute)
 	m.must(err)
 	defer c.Close()
 	m.Client = c

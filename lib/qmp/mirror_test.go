@@ -12,6 +12,7 @@ import (
 	"os/exec"
 	"strings"
 	"testing"
+	"time"
 
 	"xenlvm/lib/fault"
 )
@@ -79,10 +80,10 @@ func start(t *testing.T, format, prelude string, create ...string) *machine {
 // dial connects once the socket is there.
 func (m *machine) dial(ctx context.Context) {
 	m.t.Helper()
-	c, err := Dial(ctx, "qmp")
+	c, err := Dial(ctx, "qmp", time.Minute)
 	for errors.Is(err, fs.ErrNotExist) || err != nil && strings.Contains(err.Error(), "connection refused") {
 		if err = wait(ctx); err == nil {
-			c, err = Dial(ctx, "qmp")
+			c, err = Dial(ctx, "qmp", time.Minute)
 		}
 	}
 	if err != nil {
@@ -180,7 +181,7 @@ func TestDialWaits(t *testing.T) {
 	served := make(chan error, more)
 	for range more {
 		go func() {
-			c, err := Dial(t.Context(), "qmp")
+			c, err := Dial(t.Context(), "qmp", time.Minute)
 			if err == nil {
 				err = c.Close()
 			}

@@ -43,12 +43,13 @@ const (
 // Client is a connection to a QEMU, ready for commands. It may be used by more
 // than one goroutine; commands run one after the other.
 type Client struct {
-	socket string
-	conn   net.Conn
-	turn   chan struct{} // holds a token while a command runs
-	in     []byte        // read and not yet taken: a line may arrive in parts
-	lastID int64
-	broken error // why no command can run any more
+	socket   string
+	patience time.Duration // how long one command may take
+	conn     net.Conn
+	turn     chan struct{} // holds a token while a command runs
+	in       []byte        // read and not yet taken: a line may arrive in parts
+	lastID   int64
+	broken   error // why no command can run any more
 
 	mu       sync.Mutex
 	handlers []func(Event)
@@ -77,14 +78,17 @@ type message struct {
 	Event
 }
 
-// Dial connects to the QMP socket of a QEMU and waits for its turn until ctx
-// ends: another client makes it wait, without any sign from QEMU.
-func Dial(ctx context.Context, socket string) (*Client, error) {
+// Dial connects to the QMP socket of a QEMU. It waits for its turn: another client
+// makes it wait, without any sign from QEMU. Patience is how long that may take,
+// and then how long the answer to each command: all that takes longer is a job.
+func Dial(ctx context.Context, socket string, patience time.Duration) (*Client, error) {
+	ctx, cancel := context.WithTimeoutCause(ctx, patience, fmt.Errorf("not free within %v", patience))
+	defer cancel()
 	conn, err := connect(ctx, socket)
 	if err != nil {
 		return nil, err
 	}
-	c := &Client{socket: socket, conn: conn, turn: make(chan struct{}, 1)}
+	c := &Client{socket: socket, patience: patience, conn: conn, turn: make(chan struct{}, 1)}
 	if err := c.greet(ctx); err != nil {
 		return nil, errors.Join(err, conn.Close())
 	}
@@ -143,8 +147,8 @@ func (c *Client) OnEvent(f func(Event)) {
 }
 
 // Execute runs a command and decodes what it returns into reply, if that is not
-// nil. An *Error in the error is QEMU's answer. When ctx ends first, QEMU may
-// still run the command; the Client stays usable.
+// nil. An *Error in the error is QEMU's answer. When ctx ends first, or patience
+// with a QEMU that hangs, it may still run the command; the Client stays usable.
 func (c *Client) Execute(ctx context.Context, command string, arguments, reply any) error {
 	select {
 	case c.turn <- struct{}{}:
@@ -154,12 +158,20 @@ func (c *Client) Execute(ctx context.Context, command string, arguments, reply a
 	}
 	err := cmp.Or(c.broken, context.Cause(ctx))
 	if err == nil {
+		ctx, cancel := context.WithTimeoutCause(ctx, c.patience, c.silent())
+		defer cancel()
 		err = c.bound(ctx, func() error { return c.exchange(command, arguments, reply) })
 	}
 	if err != nil {
 		return fmt.Errorf("cannot run %s in QEMU: %w", command, err)
 	}
 	return nil
+}
+
+// silent is the error of a command without an answer.
+func (c *Client) silent() error {
+	err := fmt.Errorf("it has not answered within %v, and may still do what it was told", c.patience)
+	return fault.Hint(err, "see whether it hangs, or a disk of its: %s", run.Quote("fuser", "-v", c.socket)+"; dmesg | tail")
 }
 
 func (c *Client) exchange(command string, arguments, reply any) error {

@@ -11,6 +11,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"xenlvm/lib/fault"
 )
@@ -70,7 +71,7 @@ func qemu(t *testing.T, play func(p peer)) *Client {
 		p.answer(`"return": {}`)
 		play(p)
 	}()
-	c, err := Dial(t.Context(), "qmp")
+	c, err := Dial(t.Context(), "qmp", time.Minute)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -142,6 +143,35 @@ func TestAbandonedCommand(t *testing.T) {
 	}
 }
 
+// A QEMU that hangs is not waited for without end; when it goes on, so do we.
+func TestSilentQEMU(t *testing.T) {
+	gaveUp := make(chan struct{})
+	c := qemu(t, func(p peer) {
+		for p.Scan() {
+			if !strings.Contains(p.Text(), "job-complete") {
+				p.say(`{"return": {"name": "next"}, "id": 3}` + "\r\n")
+				continue
+			}
+			<-gaveUp
+			p.say(`{"return": {"name": "late"}, "id": 2}` + "\r\n")
+		}
+	})
+	c.patience = time.Millisecond
+	err := c.Execute(t.Context(), "job-complete", nil, nil)
+	if err == nil || !strings.Contains(err.Error(), "cannot run job-complete in QEMU: it has not answered within 1ms, and may still do what it was told") {
+		t.Errorf("error is %v", err)
+	}
+	if hints := fault.Hints(err); len(hints) != 1 || !strings.Contains(hints[0], "fuser -v qmp") {
+		t.Errorf("hints %q", hints)
+	}
+	close(gaveUp)
+	c.patience = time.Minute
+	var reply struct{ Name string }
+	if err := c.Execute(t.Context(), "next", nil, &reply); err != nil || reply.Name != "next" {
+		t.Errorf("the next command: %+v, %v", reply, err)
+	}
+}
+
 func TestBadPeer(t *testing.T) {
 	tests := []struct{ name, says, want string }{
 		{"garbage", "Escape character is '^]'.\r\n", "it does not speak QMP"},
@@ -170,7 +200,7 @@ func TestBadPeer(t *testing.T) {
 }
 
 func TestDialRefuses(t *testing.T) {
-	if _, err := Dial(t.Context(), filepath.Join(t.TempDir(), "no")); err == nil || !strings.Contains(err.Error(), "cannot reach QEMU") {
+	if _, err := Dial(t.Context(), filepath.Join(t.TempDir(), "no"), time.Minute); err == nil || !strings.Contains(err.Error(), "cannot reach QEMU") {
 		t.Errorf("no socket: %v", err)
 	}
 	for _, says := range []string{"SSH-2.0-OpenSSH_9.2\r\n", "{}\n", ""} {
@@ -181,7 +211,7 @@ func TestDialRefuses(t *testing.T) {
 				conn.Close()
 			}
 		}()
-		if _, err := Dial(t.Context(), "qmp"); err == nil || !strings.HasPrefix(err.Error(), "cannot talk to QEMU at qmp: ") {
+		if _, err := Dial(t.Context(), "qmp", time.Minute); err == nil || !strings.HasPrefix(err.Error(), "cannot talk to QEMU at qmp: ") {
 			t.Errorf("a peer that says %q: %v", says, err)
 		}
 	}
@@ -198,11 +228,20 @@ func TestDialBusy(t *testing.T) {
 			_, _ = conn.Read(make([]byte, 1)) // until the client is gone
 		}
 	}()
-	_, err := Dial(ctx, "qmp")
+	_, err := Dial(ctx, "qmp", time.Minute)
 	if !errors.Is(err, fault.ErrInterrupted) || !strings.Contains(err.Error(), "another program holds its only connection") {
 		t.Errorf("error is %v", err)
 	}
 	if hints := fault.Hints(err); !slices.Equal(hints, []string{"ss -xp | grep qmp"}) {
 		t.Errorf("hints %q", hints)
+	}
+	go func() {
+		if conn, err := l.Accept(); err == nil {
+			defer conn.Close()
+			_, _ = conn.Read(make([]byte, 1))
+		}
+	}()
+	if _, err := Dial(t.Context(), "qmp", time.Millisecond); err == nil || !strings.Contains(err.Error(), "holds its only connection: not free within 1ms") {
+		t.Errorf("error is %v", err)
 	}
 }

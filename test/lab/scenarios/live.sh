@@ -195,4 +195,25 @@ check "q shuts down" lab_shutdown q
 lab_judge q
 check "its file system is clean" e2fsck -fn /dev/vg0/q-xvda
 mount /dev/vg0/images /srv/images
-lab_leftovers 'lv vg0/q-xvda xenlvm.domain.q' 'dm vg0-q--xvda'
+
+# 7. the host dies right behind QEMU's switch: the volume has what the guest wrote last, the file names the image
+lab_image /srv/images/raw.img 130M
+qemu-img convert -f raw -O qcow2 /srv/images/raw.img /srv/images/r.qcow2
+rm /srv/images/raw.img
+lab_domu r /srv/images/r.qcow2,qcow2,xvda,w
+check "r starts" domuswitch start r
+lab_wait_records r 20 120
+check "killed right behind the switch" refuses 137 'switch disk xvda of r' env XENLVM_KILL_AT=6 domuswitch live --to vg0 r
+check "the file names the image" grep -q '/srv/images/r.qcow2,qcow2,xvda' /etc/xen/r.cfg
+check "and show says that this may be wrong" refuses 0 'QEMU was told to put disk xvda onto /dev/vg0/r-xvda' domuswitch show r
+check "r is not restarted on the image" refuses 3 'QEMU knows where it is' domuswitch restart --yes r xvda=/dev/vg0/b
+lab_wait_records r $(($(lab_records r) + 50)) 120
+xl destroy r
+check "r is not started on the image" refuses 3 'if /dev/vg0/r-xvda is the newer one' domuswitch start r
+grep -o 'lvchange --deltag .*' /run/said >/run/onto || fail "no command is named"
+sed -i 's/ && /\n/g' /run/onto
+check "r starts on the volume, as the hint says" bash -ex /run/onto
+wait_for 180 lab_said r '^GUEST verified disk=xvda ' 2 || fail "r does not verify its records"
+check "r shuts down" lab_shutdown r
+lab_judge r
+lab_leftovers 'lv vg0/q-xvda xenlvm.domain.q' 'dm vg0-q--xvda' 'lv vg0/r-xvda xenlvm.domain.r' 'dm vg0-r--xvda'

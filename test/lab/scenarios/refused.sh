@@ -42,6 +42,9 @@ domain twice /srv/images/vm3.img && sed -i "s|'file:.*',|&'file:/srv/images/vm4.
 echo "disk = 'file:/srv/images/vm3.img,xvda,w'" >>/etc/xen/twice.cfg
 cp /etc/xen/twice.cfg /etc/xen/nolist.cfg && sed -i 's/"twice"/"nolist"/' /etc/xen/nolist.cfg
 
+lab_domu two file:/srv/images/two-a.img,xvda,w file:/srv/images/two-b.img,xvdb,w
+truncate -s 16M /srv/images/two-a.img /srv/images/two-b.img
+
 small=$((128 * 2 - 8)) # sectors of 512 bytes less one extent
 lvcreate -q -y -W n -n small -L $((small / 2))M vg0
 lvcreate -q -y -W n -n full -L 256M vg0 && mkfs.ext4 -q -L precious /dev/vg0/full
@@ -106,6 +109,21 @@ refused 3 "cannot run lvs: it is not installed" env PATH=/run/nothing imgconv --
 check "and names the package" grep -q 'hint: apt-get install lvm2' /run/stderr
 refused 3 "cannot run xl: it is not installed" env PATH=/run/nothing domuswitch stop vm3
 check "and names the package" grep -q 'hint: apt-get install xen-utils' /run/stderr
+
+echo "domuswitch"
+refused 2 "want a time that is not negative" domuswitch stop --timeout -5s vm4
+refused 2 "want seconds above 0" domuswitch live --max-pause 1e30 vm4
+refused 2 "for flag -bwlimit" domuswitch live --bwlimit fast vm9
+refused 2 "want a path" domuswitch stop --config= vm4
+refused 3 "to one device /dev/vg0/stale, which also is /dev/mapper/vg0-stale" domuswitch restart --yes two xvda=/dev/vg0/stale xvdb=/dev/mapper/vg0-stale
+loop=$(losetup --find --show /srv/images/two-a.img)
+lab_baseline
+refused 3 "that is its disk xvda" domuswitch restart --yes two "xvdb=$loop"
+losetup -d "$loop"
+status=0
+domuswitch show --json vm4 >/dev/full 2>/run/stderr || status=$?
+check "a result that nobody gets is told of" grep -qF 'the result cannot be printed' /run/stderr
+check "by the exit status, too" test "$status" = 4
 
 lab_tell vm4 verify
 lab_judge vm4
