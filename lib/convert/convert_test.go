@@ -179,6 +179,18 @@ func TestRemember(t *testing.T) {
 	}
 }
 
+// Between QEMU's switch and its record nobody knows which of the two is newer.
+func TestHandedOver(t *testing.T) {
+	told := map[string]string{"device": "/dev/vg0/a", "lv": "vg0/a"}
+	ended := map[string]string{"device": "/dev/vg0/a", "lv": "vg0/a", "end": "switched"}
+	if all := records(t, journal.KindHandover, told, journal.KindStarting, struct{}{}); !handedOver(all, "vg0/a") || handedOver(all, "vg0/b") {
+		t.Error("a switch that may have been made is not seen, or seen elsewhere")
+	}
+	if handedOver(records(t, journal.KindHandover, told, journal.KindHandover, ended), "vg0/a") {
+		t.Error("a switch of which the end is known counts")
+	}
+}
+
 // A delta is built on digests only when nobody can have written to the
 // destination since they were taken.
 func TestTrust(t *testing.T) {

@@ -152,6 +152,10 @@ func (c *Conversion) checkExisting(d *Disk) error {
 	if d.Dest.Info, err = diskimg.ProbeFile(f); err != nil {
 		return err
 	}
+	if handedOver(c.records, lv.Spec()) && !c.o.Overwrite {
+		return fault.Hint(fault.Refuse("cannot copy to %s: QEMU was told to put %s onto it, and it is not known whether it did: it may have what nothing else has", lv.Spec(), c.o.Domain),
+			"domuswitch start %s says how to go on", c.o.Domain)
+	}
 	d.Dest.Ours = lv.Tagged(lvm.TagDomain(c.o.Domain))
 	if !d.Dest.Ours {
 		d.Dest.Foreign = foreign(d.Dest.Info)

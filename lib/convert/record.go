@@ -47,6 +47,19 @@ func remember(records []journal.Record, vdev, image string) past {
 	return p
 }
 
+// handedOver says whether domuswitch had QEMU put a guest onto the volume VG/LV, and
+// died before it wrote down how that ended.
+func handedOver(records []journal.Record, spec string) bool {
+	over := false
+	for _, r := range records {
+		var h struct{ LV, End string }
+		if r.Kind == journal.KindHandover && json.Unmarshal(r.Data, &h) == nil && h.LV == spec {
+			over = h.End == ""
+		}
+	}
+	return over
+}
+
 // judgePast decides how much of the past still counts, once the destination and
 // the method are known. Before the digests are used it is judged again, with the
 // destination open for us alone.

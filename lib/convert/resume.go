@@ -59,6 +59,11 @@ func (c *Conversion) resume(ctx context.Context, d *Disk, dst *os.File) (*blockc
 	if err != nil {
 		return nil, err
 	}
+	// What is written from here on makes the checkpoint wrong until there is the next:
+	// a block that goes back to what it was would be taken for equal.
+	if err := c.forgetCheckpoint(d); err != nil {
+		return nil, err
+	}
 	d.Result.Delta = byCheckpoint
 	unknown := sums.Unknown()
 	c.rep.Infof("%s: going on with the pass that was killed: %s are to be copied yet, beside what changed", d.VDev, units.Bytes(unknown.Bytes()))

@@ -98,8 +98,9 @@ func TestGoesOnAfterAKill(t *testing.T) {
 		if sums != nil && sums.Unknown().Bytes() != src.Size()/2 {
 			t.Errorf("%s: %d bytes are unknown", tt.name, sums.Unknown().Bytes())
 		}
-		if _, err := os.Stat(c.journal.Path(checkpointName(d))); (err == nil) != tt.goesOn {
-			t.Errorf("%s: what is not used any more is kept: %v", tt.name, err)
+		// Nor may it outlast the first write of a copy that goes on.
+		if _, err := os.Stat(c.journal.Path(checkpointName(d))); err == nil {
+			t.Errorf("%s: what is not used any more is kept", tt.name)
 		}
 	}
 }
