@@ -117,7 +117,8 @@ func convertDisks(ctx context.Context, e *cli.Env, c *convert.Conversion) error 
 	if err := e.Apply(ctx, copying); err != nil {
 		return err
 	}
-	if err := e.Apply(ctx, commit); err != nil {
+	// The copies are whole: a signal now must leave neither them nor a base unrecorded.
+	if err := e.Apply(context.WithoutCancel(ctx), commit); err != nil {
 		return err
 	}
 	if !e.DryRun {

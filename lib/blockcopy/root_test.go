@@ -11,6 +11,8 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"xenlvm/lib/directio"
+	"xenlvm/lib/diskimg"
 	"xenlvm/lib/extent"
 )
 
@@ -137,6 +139,38 @@ func TestVerifyPastPageCache(t *testing.T) {
 	var m *MismatchError
 	if err := Verify(context.Background(), dst, sums, nil, Options{}); !errors.As(err, &m) || m.Offset != 1<<20 {
 		t.Errorf("%v", err)
+	}
+}
+
+// A device's own page cache does not see what is written by way of the device below:
+// a source is not read from it.
+func TestSourceDevicePastPageCache(t *testing.T) {
+	dev := loopDevice(t, make([]byte, 4<<20), "512")
+	b := make([]byte, 4<<20)
+	if _, err := dev.ReadAt(b, 0); err != nil { // now it is cached
+		t.Fatal(err)
+	}
+	backing, err := os.ReadFile(filepath.Join("/sys/block", filepath.Base(dev.Name()), "loop/backing_file"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	f, err := os.OpenFile(strings.TrimSpace(string(backing)), os.O_RDWR, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	flip(t, f, 1<<20)
+	if err := f.Sync(); err != nil {
+		t.Fatal(err)
+	}
+	src, err := diskimg.OpenSource(dev.Name(), "raw")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer src.Close()
+	page := directio.Buffer(4096)
+	if _, err := src.ReadAt(page, 1<<20); err != nil || page[0] == 0 {
+		t.Errorf("read %d from the page cache, %v", page[0], err)
 	}
 }
 

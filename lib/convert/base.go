@@ -109,6 +109,8 @@ func (d *Disk) basedOn(base lvm.LV) error {
 		return errors.New("it is copied in another way now")
 	case d.last.DiskSize != d.Info.Size:
 		return fmt.Errorf("the disk had %d bytes, and has %d", d.last.DiskSize, d.Info.Size)
+	case d.last.Inside != d.Inside:
+		return fmt.Errorf("the image was at %s in its file system, and is at %s", d.last.Inside, d.Inside)
 	case !d.trusted:
 		return fmt.Errorf("somebody may have written to %s since", d.Dest.LV.Spec())
 	}

@@ -87,6 +87,7 @@ func TestWhoCanUseABase(t *testing.T) {
 		{"overflowed", func(_ *Disk, b *lvm.LV) { b.Invalid = true }, false, "the snapshot overflowed and is lost"},
 		{"the destination is not trusted", func(d *Disk, _ *lvm.LV) { d.trusted = false }, false, "somebody may have written to"},
 		{"the image has grown", func(d *Disk, _ *lvm.LV) { d.Info.Size = 1 }, false, "the disk had 0 bytes, and has 1"},
+		{"another directory leads to the image", func(d *Disk, _ *lvm.LV) { d.Inside = "other/image" }, false, "is at other/image"},
 		{"by files now", func(d *Disk, _ *lvm.LV) { d.Method = Files }, false, "in another way"},
 		{"of an older copy", func(d *Disk, _ *lvm.LV) { d.last.Base = "older" }, false, "the base of its last copy is gone"},
 		{"never copied", func(d *Disk, _ *lvm.LV) { d.last = nil }, false, ""},

@@ -69,7 +69,8 @@ func (c *Conversion) copyBlocks(ctx context.Context, s *snapshot, d *Disk) (bloc
 	d.Result.BytesRead += stats.BytesRead
 	d.Result.BytesWritten, d.Result.BytesZeroed, d.Result.Size, d.Result.Seconds = stats.BytesWritten, stats.BytesZeroed, stats.Size, stats.Elapsed.Seconds()
 	pass := blocksPass{sums: sums, used: used, wrote: stats.BytesWritten+stats.BytesZeroed > 0, before: counter}
-	if before != nil && d.Result.Delta != byCheckpoint {
+	// What was not written was read back by an earlier pass, or read just now.
+	if d.Result.Delta == byDestination || before != nil && d.Result.Delta != byCheckpoint && d.verified() {
 		pass.ranges = &stats.Written
 	}
 	return pass, nil
@@ -127,6 +128,9 @@ func (c *Conversion) verify(ctx context.Context, s *snapshot, d *Disk, pass bloc
 	}
 	defer dst.Close()
 	if err := c.readBack(ctx, d, dst, pass); err != nil {
+		if fault.StatusOf(err) == fault.Mismatch { // what it calls done is wrong
+			err = errors.Join(err, c.forgetCheckpoint(d))
+		}
 		return err
 	}
 	// Before dst is closed, and others can write again.

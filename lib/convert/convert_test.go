@@ -230,6 +230,7 @@ func TestTrust(t *testing.T) {
 		{"the last pass did not end", func(d *Disk, _ *journal.Copied) { d.Dest.LV.Tags = []string{lvm.TagIncomplete} }, true, false},
 		{"a partial pass, its tag on", func(d *Disk, l *journal.Copied) { l.Partial, d.Dest.LV.Tags = true, []string{lvm.TagIncomplete} }, true, true},
 		{"another size", func(d *Disk, _ *journal.Copied) { d.Info.Size = 5 }, true, false},
+		{"the volume was extended", func(d *Disk, _ *journal.Copied) { d.Dest.LV.Size = 4096 }, true, false},
 		{"another volume of that name", func(d *Disk, _ *journal.Copied) { d.Dest.LV.UUID = "v" }, false, false},
 		{"the other method", func(_ *Disk, l *journal.Copied) { l.Method = "files" }, false, false},
 		{"not ours any more", func(d *Disk, _ *journal.Copied) { d.Dest.Ours = false }, false, false},

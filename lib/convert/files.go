@@ -189,7 +189,7 @@ func (c *Conversion) checkFits(source, dest string) error {
 func (c *Conversion) compareTrees(ctx context.Context, d *Disk, source, dest string) error {
 	o := treesum.Options{WholeSeconds: d.wholeSeconds}
 	d.Result.Verified = VerifiedFull
-	if d.trusted && !d.last.Seen.IsZero() && c.o.Verify != VerifyFull {
+	if d.trusted && d.verified() && !d.last.Seen.IsZero() && c.o.Verify != VerifyFull {
 		o.ContentsSince = d.last.Seen.Add(-clockMargin)
 		d.Result.Verified = VerifiedWritten
 	}

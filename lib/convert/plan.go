@@ -30,6 +30,10 @@ func (c *Conversion) Plan(ctx context.Context) (copying, commit step.Plan, err e
 	if err := c.checkSpace(ctx, snaps); err != nil {
 		return nil, nil, err
 	}
+	// First of all, so that every failure behind it removes them.
+	for _, s := range snaps {
+		commit = append(commit, c.planKeep(s)...)
+	}
 	for _, s := range snaps {
 		for _, d := range s.disks {
 			steps, err := c.planCopy(ctx, s, d)
@@ -38,7 +42,6 @@ func (c *Conversion) Plan(ctx context.Context) (copying, commit step.Plan, err e
 			}
 			copying = append(copying, steps...)
 		}
-		commit = append(commit, c.planKeep(s)...)
 		for _, d := range s.disks {
 			commit = append(commit, c.planCommit(s, d)...)
 		}
@@ -52,7 +55,15 @@ func (c *Conversion) planDestination(d *Disk) step.Plan {
 	domain := lvm.TagDomain(c.o.Domain)
 	plan := step.Plan{{
 		What: "write down where " + d.VDev + " goes",
-		Do:   func(context.Context) error { return c.journal.Append(journal.KindDestination, d.chosen()) },
+		Do: func(context.Context) error {
+			// Before this record says that a copy by blocks was begun.
+			if !d.begun() {
+				if err := c.forgetCheckpoint(d); err != nil {
+					return err
+				}
+			}
+			return c.journal.Append(journal.KindDestination, d.chosen())
+		},
 	}}
 	if !d.Dest.Exists {
 		create := c.creation(lv, units.Bytes(d.Info.Size))

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"slices"
 	"strings"
 
 	"xenlvm/lib/blockcopy"
@@ -76,7 +77,8 @@ func (c *Conversion) judgePast(d *Disk) {
 	}
 	d.last = last
 	// A partial copy keeps the tag; any other loses it when it is committed.
-	if last.DiskSize != d.Info.Size || d.Dest.LV.Tagged(lvm.TagIncomplete) != last.Partial || d.past.boot != journal.BootID() {
+	// What a volume was extended by holds anything.
+	if last.DiskSize != d.Info.Size || last.LVSize != int64(d.Dest.LV.Size) || d.Dest.LV.Tagged(lvm.TagIncomplete) != last.Partial || d.past.boot != journal.BootID() {
 		return
 	}
 	d.trusted = d.unwritten(last.Written)
@@ -90,6 +92,12 @@ func (c *Conversion) checkNewer(d *Disk) error {
 	}
 	return fault.Hint(fault.Refuse("cannot copy to %s: %s may have run on it since its last copy, and what it wrote there would be lost", d.Dest.LV.Spec(), c.o.Domain),
 		"if the image is the newer one: --overwrite")
+}
+
+// verified says whether the last copy was read back, so that a delta needs to read
+// back no more than what it writes.
+func (d *Disk) verified() bool {
+	return d.last != nil && slices.Contains([]Verified{"", VerifiedFull, VerifiedWritten}, Verified(d.last.Verified))
 }
 
 // unwritten says whether the destination was not written to since its counter
@@ -169,7 +177,7 @@ func (c *Conversion) record(s *snapshot, d *Disk) error {
 	}
 	data := journal.Copied{
 		Destination: d.chosen(), SourceSize: d.Info.FileSize, DiskSize: d.Info.Size, SourceModified: d.Result.modified.UnixNano(), Seen: d.Result.seen,
-		Written: written, Partial: d.Result.Partial, BytesRead: d.Result.BytesRead, BytesWritten: d.Result.BytesWritten,
+		Written: written, LVSize: int64(d.Dest.LV.Size), Verified: string(d.Result.Verified), Inside: d.Inside, Partial: d.Result.Partial, BytesRead: d.Result.BytesRead, BytesWritten: d.Result.BytesWritten,
 	}
 	if d.Method == Blocks {
 		data.Digests = digestsName(d)

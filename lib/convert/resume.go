@@ -3,8 +3,10 @@ package convert
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io/fs"
 	"os"
+	"strings"
 
 	"xenlvm/lib/blockcopy"
 	"xenlvm/lib/lvm"
@@ -19,19 +21,45 @@ import (
 // right, and what the pass left is compared as after a first copy.
 
 // checkpointName is the file of the digests of what is done. It is named after the
-// volume, as is digestsName.
-func checkpointName(d *Disk) string { return d.VDev + "-" + d.Dest.LV.UUID + ".partial" }
-
-// checkpoint writes down what is done.
-func (c *Conversion) checkpoint(d *Disk) func(*blockcopy.Digests) error {
-	return func(sums *blockcopy.Digests) error { return c.keepDigests(checkpointName(d), sums) }
+// volume, as is digestsName, and its size: what it is extended by holds anything.
+func checkpointName(d *Disk) string {
+	return fmt.Sprintf("%s-%s-%d%s", d.VDev, d.Dest.LV.UUID, d.Dest.LV.Size, checkpointSuffix)
 }
 
-// forgetCheckpoint removes what a pass that has ended needs no more.
+const checkpointSuffix = ".partial"
+
+// checkpoint writes down what is done. A copy that cannot be continued is still a copy.
+func (c *Conversion) checkpoint(d *Disk) func(*blockcopy.Digests) error {
+	hopeless := false
+	return func(sums *blockcopy.Digests) error {
+		if hopeless {
+			return nil
+		}
+		if err := c.keepDigests(checkpointName(d), sums); err != nil {
+			hopeless = true
+			c.rep.Infof("%s: if this pass is killed, the next one begins anew: %v", d.VDev, err)
+		}
+		return nil
+	}
+}
+
+// begun says whether nothing else was begun on the destination since the last copy by
+// blocks.
+func (d *Disk) begun() bool {
+	return d.past.method == Blocks && d.past.destination == d.Dest.LV.Spec()
+}
+
+// forgetCheckpoint removes what a pass that has ended needs no more, whatever size the
+// volume had.
 func (c *Conversion) forgetCheckpoint(d *Disk) error {
-	err := os.Remove(c.journal.Path(checkpointName(d)))
+	all, err := os.ReadDir(c.journal.Dir)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil
+	}
+	for _, f := range all {
+		if name := f.Name(); strings.HasPrefix(name, d.VDev+"-"+d.Dest.LV.UUID+"-") && strings.HasSuffix(name, checkpointSuffix) {
+			err = errors.Join(err, os.Remove(c.journal.Path(name)))
+		}
 	}
 	return err
 }
@@ -39,9 +67,7 @@ func (c *Conversion) forgetCheckpoint(d *Disk) error {
 // resume are the digests of what a pass that was killed had done, nil if there was none
 // or the destination is not as it was left.
 func (c *Conversion) resume(ctx context.Context, d *Disk, dst *os.File) (*blockcopy.Digests, error) {
-	// Nothing else was begun there since.
-	begun := d.past.method == Blocks && d.past.destination == d.Dest.LV.Spec()
-	if !begun || !d.Dest.Exists || !d.Dest.Ours || !d.Dest.LV.Tagged(lvm.TagIncomplete) {
+	if !d.begun() || !d.Dest.Exists || !d.Dest.Ours || !d.Dest.LV.Tagged(lvm.TagIncomplete) {
 		return nil, c.forgetCheckpoint(d)
 	}
 	sums := c.readDigests(d, checkpointName(d))

@@ -10,6 +10,8 @@ import (
 
 	"xenlvm/lib/blockcopy"
 	"xenlvm/lib/extent"
+	"xenlvm/lib/fault"
+	"xenlvm/lib/journal"
 	"xenlvm/lib/lvm"
 )
 
@@ -75,6 +77,7 @@ func TestGoesOnAfterAKill(t *testing.T) {
 		{"by files since", func(d *Disk) { d.past.method = Files }, false},
 		{"mirrored since", func(d *Disk) { d.past.method = Mirror }, false},
 		{"to another volume since", func(d *Disk) { d.past.destination = "vg0/b" }, false},
+		{"the volume was extended", func(d *Disk) { d.Dest.LV.Size = 1 << 30 }, false},
 		{"another volume of that name", func(d *Disk) { d.Dest.LV.UUID = "v" }, false},
 		{"somebody wrote to it", func(*Disk) {
 			if _, err := dst.WriteAt(make([]byte, 1<<20), 0); err != nil {
@@ -102,5 +105,53 @@ func TestGoesOnAfterAKill(t *testing.T) {
 		if _, err := os.Stat(c.journal.Path(checkpointName(d))); err == nil {
 			t.Errorf("%s: what is not used any more is kept", tt.name)
 		}
+	}
+}
+
+// What was found wrong is not taken for done by the next pass.
+func TestMismatchForgetsTheCheckpoint(t *testing.T) {
+	needRoot(t)
+	d, image, backing, _ := passes(t, true)
+	var told []string
+	c := conversion(t, &told)
+	c.o.Whole = true
+	s := &snapshot{point: filepath.Dir(image), lv: lvm.LV{UUID: "b"}}
+	pass, err := c.copyBlocks(t.Context(), s, d)
+	must(t, err, c.keepDigests(checkpointName(d), pass.sums))
+	f, err := os.OpenFile(backing, os.O_RDWR, 0)
+	must(t, err)
+	defer f.Close()
+	_, err = f.WriteAt([]byte("wrong"), 8<<20)
+	must(t, err)
+	if err := c.verify(t.Context(), s, d, pass); fault.StatusOf(err) != fault.Mismatch {
+		t.Fatalf("a wrong block: %v", err)
+	}
+	if _, err := os.Stat(c.journal.Path(checkpointName(d))); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("the checkpoint is still there: %v", err)
+	}
+}
+
+// A delta relies on what earlier passes read back, and on no others.
+func TestDeltaOnWhatWasNotVerified(t *testing.T) {
+	for how, want := range map[Verified]bool{"": true, VerifiedFull: true, VerifiedWritten: true, VerifiedSample: false, VerifiedNone: false} {
+		d := &Disk{last: &journal.Copied{Verified: string(how)}}
+		if d.verified() != want {
+			t.Errorf("after %q: %v", string(how), d.verified())
+		}
+	}
+}
+
+// A copy that cannot write down how far it is goes on.
+func TestHopelessCheckpoint(t *testing.T) {
+	var told []string
+	c := conversion(t, &told)
+	d := &Disk{VDev: "xvda", Dest: Destination{LV: lvm.LV{UUID: "u"}}}
+	must(t, os.RemoveAll(c.journal.Dir))
+	write := c.checkpoint(d)
+	for range 2 {
+		must(t, write(nil))
+	}
+	if len(told) != 1 || !strings.Contains(told[0], "begins anew") {
+		t.Errorf("said %q", told)
 	}
 }

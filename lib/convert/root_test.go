@@ -192,3 +192,19 @@ func TestPassByChanges(t *testing.T) {
 		program(t, "e2fsck", "-fn", backing)
 	}
 }
+
+// A delta onto what no earlier pass read back has all of it read back.
+func TestDeltaOnAnUnverifiedCopy(t *testing.T) {
+	needRoot(t)
+	d, _, _, pass := passes(t, true)
+	pass(nil)
+	pass(&extent.Set{})
+	if d.Result.Verified != VerifiedWritten {
+		t.Errorf("after a verified copy: %q", string(d.Result.Verified))
+	}
+	d.last.Verified = string(VerifiedNone)
+	pass(&extent.Set{})
+	if d.Result.Verified != VerifiedFull {
+		t.Errorf("after one that was not: %q", string(d.Result.Verified))
+	}
+}

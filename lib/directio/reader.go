@@ -12,8 +12,8 @@ import (
 )
 
 // Reader reads a file or block device as its Mode says. It is safe for concurrent
-// use. What is in memory already comes from there: the disk would be slower, and
-// nothing is pushed out by it.
+// use. What is in memory of a file already comes from there: the disk would be slower,
+// and nothing is pushed out by it.
 type Reader struct {
 	f      *os.File
 	direct *os.File // nil: only by way of the page cache
@@ -34,7 +34,11 @@ func NewReader(f *os.File, size int64, mode Mode) (*Reader, error) {
 	case r.direct != nil && mode == Auto:
 		// What is read from memory is there: reading ahead would fetch what is not.
 		_ = unix.Fadvise(int(f.Fd()), 0, 0, unix.FADV_RANDOM)
-		r.pages.open(f, size)
+		// What others write to a device by way of another one above or below it is not
+		// seen in its page cache: only that of a file is believed.
+		if st, err := f.Stat(); err == nil && st.Mode().IsRegular() {
+			r.pages.open(f, size)
+		}
 	}
 	return r, nil
 }

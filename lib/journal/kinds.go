@@ -10,7 +10,7 @@ import (
 const (
 	KindDestination = "destination" // Destination: where a disk goes, before anything is done
 	KindMade        = "made"        // Destination: a file system was made there, and checked
-	KindCopied      = "copied"      // Copied: a copy, verified unless it is partial
+	KindCopied      = "copied"      // Copied: a copy; it says how much was verified
 
 	KindMirror      = "mirror"       // Mirror: a disk is about to be mirrored
 	KindMember      = "member"       // Destination: a volume is about to become the second member
@@ -66,6 +66,12 @@ type Copied struct {
 	Written int64  `json:"destination_sectors_written"`
 	Digests string `json:"digests,omitempty"` // file beside the journal, by blocks
 	Partial bool   `json:"partial,omitempty"` // files are left to a later pass
+	LVSize  int64  `json:"lv_size,omitempty"` // of the destination, bytes
+	// Verified is how much of the destination was read back, as imgconv says it; ""
+	// in records of versions that always read all of it.
+	Verified string `json:"verified,omitempty"`
+	// Inside is the path of the image in the file system of its origin.
+	Inside string `json:"inside,omitempty"`
 	// Base is the LV UUID of the snapshot that was copied from, if it was kept for the
 	// next pass. Used is the file beside the journal that says which bytes of the image
 	// were copied then, with its SHA-256; "" when all were.
