@@ -104,7 +104,7 @@ func (o *options) copyPlain(ctx context.Context, e *cli.Env, source *source, t *
 	if err != nil {
 		return done, err
 	}
-	has, err := before.resume(ctx, e, t, opts)
+	has, err := before.resume(ctx, e, t, src, o.overwrite, opts)
 	if err == nil && !has.resumed {
 		has, err = t.compare(ctx, src, o.overwrite, e.DryRun, opts)
 	}
@@ -145,6 +145,9 @@ func (o *options) copyPlain(ctx context.Context, e *cli.Env, source *source, t *
 		opts, p = phase("verify")
 		done.verified, err = o.readBack(ctx, t, sums, done.Written, has, opts)
 		p.Done()
+	}
+	if err == nil {
+		err = t.unmoved(src)
 	}
 	// What was interrupted can be continued, unless it is no more, or no good.
 	if err == nil || t.made || fault.StatusOf(err) == fault.Mismatch {

@@ -18,6 +18,7 @@ import (
 	"xenlvm/lib/blkdev"
 	"xenlvm/lib/blockcopy"
 	"xenlvm/lib/cli"
+	"xenlvm/lib/directio"
 	"xenlvm/lib/journal"
 	"xenlvm/lib/units"
 )
@@ -164,8 +165,9 @@ func (p *progress) remove() {
 
 // resume is what an interrupted copy left on the destination, as far as a sample
 // confirms it.
-func (p *progress) resume(ctx context.Context, e *cli.Env, t *target, o blockcopy.Options) (content, error) {
-	if p == nil || t.lv != nil && !t.tagged() { // somebody said that it is complete
+func (p *progress) resume(ctx context.Context, e *cli.Env, t *target, src filled, overwrite bool, o blockcopy.Options) (content, error) {
+	// Somebody said that it is complete, or cut it.
+	if p == nil || t.lv != nil && !t.tagged() || t.short && !t.made {
 		return content{}, nil
 	}
 	d, same := p.load(e)
@@ -179,6 +181,18 @@ func (p *progress) resume(ctx context.Context, e *cli.Env, t *target, o blockcop
 	case err != nil:
 		e.Infof("cannot continue an earlier copy: %v", err)
 		return content{}, nil
+	}
+	if !overwrite && !t.made { // what is not known may be somebody else's by now
+		l, err := t.liken(ctx, src, parts{data: pick(d.Unknown().Align(directio.Align).Clip(src.size), src.chunks())}, o.Direct)
+		if err != nil {
+			return content{}, err
+		}
+		if l.other > 0 {
+			e.Infof("not continuing an earlier copy: %s holds other data where that had not come to", t.path)
+			return content{}, nil
+		}
+	}
+	switch {
 	case same:
 		e.Infof("continuing an interrupted copy: %s are left", units.Bytes(d.Unknown().Bytes()))
 	default:

@@ -32,6 +32,10 @@ func (f filled) draw(data, zeros int) (parts, error) {
 	return parts{pick(pages, data), pick(set.Align(largestBlock).Complement(f.size), zeros)}, err
 }
 
+// chunks is how many chunks of data are compared: no more than a 64th, but of small
+// sources.
+func (f filled) chunks() int { return int(max(8, min(compareData, f.size>>22))) }
+
 // pick is the chunks of s around n random bytes of it.
 func pick(s extent.Set, n int) extent.Set {
 	var picked extent.Set
@@ -56,16 +60,21 @@ func pick(s extent.Set, n int) extent.Set {
 	return picked
 }
 
-// likeness is how many chunks of a sample are equal, and how many are zeros.
-type likeness struct{ chunks, equal, zero int }
+// likeness is how many chunks of a sample are equal, how many are zeros, and how many
+// neither.
+type likeness struct{ chunks, equal, zero, other int }
 
 // sample compares random parts of a destination with the source.
 func (t *target) sample(ctx context.Context, src filled, mode directio.Mode) (likeness, error) {
-	// No more than a 64th is read, but of small ones.
-	drawn, err := src.draw(int(max(8, min(compareData, src.size>>22))), compareZeros)
+	drawn, err := src.draw(src.chunks(), compareZeros)
 	if err != nil {
 		return likeness{}, err
 	}
+	return t.liken(ctx, src, drawn, mode)
+}
+
+// liken compares parts of a destination with the source.
+func (t *target) liken(ctx context.Context, src filled, drawn parts, mode directio.Mode) (likeness, error) {
 	if err := directio.Forget(t.f); err != nil {
 		return likeness{}, err
 	}
@@ -90,11 +99,15 @@ func (t *target) sample(ctx context.Context, src filled, mode directio.Mode) (li
 			return likeness{}, fmt.Errorf("cannot read source at %d: %w", r.Off, err)
 		}
 		l.chunks++
-		if bytes.Equal(h, w) {
+		equal, zero := bytes.Equal(h, w), bytes.Equal(h, z)
+		if equal {
 			l.equal++
 		}
-		if bytes.Equal(h, z) {
+		if zero {
 			l.zero++
+		}
+		if !equal && !zero {
+			l.other++
 		}
 	}
 	return l, nil

@@ -208,6 +208,27 @@ func (t *target) finish(ctx context.Context, r run.Runner) error {
 	return fault.With(fault.Left, journal.SyncDir(filepath.Dir(t.path)))
 }
 
+// unmoved refuses a copy whose destination is not at its path any more, or was cut.
+func (t *target) unmoved(src filled) error {
+	if t.made || t.device {
+		return nil // see named; and a device has its size and number
+	}
+	now, err := os.Stat(t.path)
+	if err != nil {
+		return fmt.Errorf("cannot rely on the copy: %w", err)
+	}
+	was, err := t.f.Stat()
+	switch {
+	case err != nil:
+		return err
+	case !os.SameFile(was, now):
+		return fmt.Errorf("cannot rely on the copy: %s was replaced while it was written", t.path)
+	case now.Size() < src.size:
+		return fmt.Errorf("cannot rely on the copy: %s was cut to %d bytes while it was written", t.path, now.Size())
+	}
+	return nil
+}
+
 // rename renames a file, and never replaces another one.
 func rename(from, to string) error {
 	err := unix.Renameat2(unix.AT_FDCWD, from, unix.AT_FDCWD, to, unix.RENAME_NOREPLACE)
@@ -231,7 +252,7 @@ func (t *target) failed(err error) error {
 	case t.made && t.named():
 		return errors.Join(err, fault.With(fault.Left, os.Remove(t.f.Name())))
 	case !t.made && t.written && fault.StatusOf(err) != fault.Mismatch:
-		return fault.Hint(fault.With(fault.Left, fmt.Errorf("%s is half overwritten: %w", t.path, err)), "run it again: it goes on where the two differ")
+		return fault.Hint(fault.With(fault.Left, fmt.Errorf("%s is half overwritten: %w", t.path, err)), "run it again; where it refuses, with --overwrite")
 	}
 	return err
 }

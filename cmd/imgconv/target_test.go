@@ -349,3 +349,36 @@ func TestNameIsTaken(t *testing.T) {
 		t.Errorf("the copy is gone: %v", err)
 	}
 }
+
+// A file that is not where its copy was to be is no copy.
+func TestUnmoved(t *testing.T) {
+	for _, c := range []struct {
+		name string
+		do   func(path string) error
+		says string
+	}{
+		{"as it was", func(string) error { return nil }, ""},
+		{"removed", os.Remove, "no such file"},
+		{"replaced", func(path string) error {
+			return errors.Join(os.WriteFile(path+".new", make([]byte, 8192), 0o600), os.Rename(path+".new", path))
+		}, "was replaced"},
+		{"cut", func(path string) error { return os.Truncate(path, 100) }, "was cut to 100 bytes"},
+	} {
+		path := filepath.Join(t.TempDir(), "out")
+		if err := os.WriteFile(path, make([]byte, 8192), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		f, err := os.OpenFile(path, os.O_RDWR, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer f.Close()
+		if err := c.do(path); err != nil {
+			t.Fatal(err)
+		}
+		err = (&target{f: f, path: path}).unmoved(filled{size: 8192})
+		if (err == nil) != (c.says == "") || err != nil && !strings.Contains(err.Error(), c.says) {
+			t.Errorf("%s: %v; want %q", c.name, err, c.says)
+		}
+	}
+}

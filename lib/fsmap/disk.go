@@ -31,7 +31,7 @@ func (d disk) read() ([]Region, extent.Set, error) {
 		switch {
 		case len(signatures) > 0:
 			region.Type = signatures[0].Type
-			region.Whole = "a partition table lies beside it, and only the guest knows which is stale"
+			region.Whole = besideTable
 		case table.Damaged != nil:
 			region.Type = table.Type
 			region.Whole = table.Damaged.Error()
@@ -44,6 +44,9 @@ func (d disk) read() ([]Region, extent.Set, error) {
 	region, err := d.region("disk", 0, d.size, &free)
 	return []Region{region}, free, err
 }
+
+// besideTable is why a filesystem is not believed where a partition table is, too.
+const besideTable = "a partition table lies beside it, and only the guest knows which is stale"
 
 // partitions reads every partition that shares no byte with another one.
 func (d disk) partitions(table *diskimg.PartitionTable) ([]Region, extent.Set, error) {
@@ -88,6 +91,15 @@ func (d disk) region(name string, start, length int64, free *extent.Set) (Region
 	}
 	if len(signatures) > 0 {
 		region.Type = signatures[0].Type
+	}
+	// A partition may be a guest's own guest's disk.
+	table, err := diskimg.ReadTable(part.r, length)
+	if err != nil {
+		return region, err
+	}
+	if table != nil {
+		region.Whole = besideTable
+		return region, nil
 	}
 	f, err := part.filesystem(signatures, gapFor(d.size))
 	if why := doubt(""); errors.As(err, &why) {

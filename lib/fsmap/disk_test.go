@@ -150,6 +150,11 @@ func TestStaleTable(t *testing.T) {
 	if _, region := mapped(t, image); !strings.Contains(region.Whole, "only the guest knows") {
 		t.Error(region)
 	}
+	disk := partitioned(t, 80*mib, "label: dos\nstart=2048,size=131072,type=83\n")
+	put(t, disk, image, 2048*512)
+	if _, region := mapped(t, disk); region.Name != "partition 1" || !strings.Contains(region.Whole, "only the guest knows") {
+		t.Error(region)
+	}
 }
 
 func TestOtherUses(t *testing.T) {

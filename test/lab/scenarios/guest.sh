@@ -1,6 +1,6 @@
 #!/bin/bash
 # a DomU on an image file writes records, is shut down, started again and lost nothing
-# lab: vg=2G time=600
+# lab: suites=bookworm:full vg=2G time=600
 . /lab/lib.sh
 
 lab_vg

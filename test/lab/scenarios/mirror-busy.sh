@@ -1,6 +1,6 @@
 #!/bin/bash
 # a DomU that never stops writing while its volume is filled: mdmirror wait says that it takes long, and what helps
-# lab: vg=4G,3G time=900
+# lab: suites=bookworm:full vg=4G,3G time=900
 . /lab/lib.sh
 
 lab_vg

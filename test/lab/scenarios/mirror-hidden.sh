@@ -1,6 +1,6 @@
 #!/bin/bash
 # partitions, volume groups and arrays in an image that is mirrored are none of dom0's business
-# lab: suites=bookworm,trixie vg=2G time=600
+# lab: suites=bookworm,trixie:full vg=2G time=600
 . /lab/lib.sh
 
 # only DEVICE: the configuration with which LVM sees that device alone.

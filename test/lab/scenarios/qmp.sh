@@ -1,6 +1,6 @@
 #!/bin/bash
 # lib/qmp moves a running guest from a qcow2 image onto a volume, with no pause
-# lab: suites=bookworm,trixie vg=2G time=600 gotest=./lib/qmp
+# lab: suites=bookworm,trixie:full vg=2G time=600 gotest=./lib/qmp
 . /lab/lib.sh
 
 lab_vg

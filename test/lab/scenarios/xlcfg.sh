@@ -1,6 +1,6 @@
 #!/bin/bash
 # lib/xlcfg accepts and refuses what this Xen's own xl accepts and refuses
-# lab: suites=bookworm,trixie time=900 gotest=./lib/xlcfg
+# lab: suites=bookworm,trixie:full time=900 gotest=./lib/xlcfg
 . /lab/lib.sh
 
 lab_baseline
