@@ -16,7 +16,8 @@ lab_baseline
 
 said() { grep -qF -- "$1" /run/imgconv; }
 
-# hit SIGNAL TEXT: start a copy that takes some seconds, and send the signal when it says the text.
+# hit SIGNAL TEXT [SECONDS [FILE]]: start a copy that takes some seconds, and send the signal when it
+# says the text, or so much later, or so long after there is a FILE.
 hit() {
     imgconv --snapshot --to vg0 --verbose --bwlimit 8M vm3 >/dev/null 2>/run/imgconv &
     local pid=$! i
@@ -25,7 +26,8 @@ hit() {
         kill -0 "$pid" 2>/dev/null || fail "imgconv ended before it said $2: $(cat /run/imgconv)"
         sleep 0.01
     done
-    [ "${3-}" = "" ] || sleep "$3"
+    if [ -n "${4-}" ]; then wait_for 60 compgen -G "$4" >/dev/null || fail "it wrote no $4"; fi
+    [ -z "${3-}" ] || sleep "$3"
     kill "-$1" "$pid"
     status=0
     wait "$pid" || status=$?
@@ -51,12 +53,13 @@ for point in "${points[@]}"; do
     check "cleared by the next run" test -z "$(lab_new | grep -v '^\(lv\|dm\) vg0[/-]vm3-*xvda' || true)"
     lvremove -q -y vg0/vm3-xvda >/dev/null 2>&1 || true # where it was killed behind its creation
 done
-hit KILL '] copy /srv/images/vm3.img' 6
+# Before the first checkpoint it finds out what is in use, which takes long here.
+hit KILL '] copy /srv/images/vm3.img' 5 '/var/lib/xenlvm/vm3/xvda-*.partial'
 check "a whole run after SIGKILL" imgconv --snapshot --to vg0 --json vm3 >/run/json 2>/run/imgconv
 cat /run/imgconv
 check "goes on where it was" said 'going on with the pass that was killed'
-check "and does not write again what was there" test "$(jq '.disks[0].bytes_written' /run/json)" -lt $((62 << 20))
-check "and compares all" test "$(jq -r '.disks[0].verified' /run/json)" = full
+check "and does not write again what was there" test "$(head -n 1 /run/json | jq '.disks[0].bytes_written')" -lt $((62 << 20))
+check "and compares all" test "$(head -n 1 /run/json | jq -r '.disks[0].verified')" = full
 check "nothing but the volume" test "$(lab_new | xargs)" = "dm vg0-vm3--xvda lv vg0/vm3-xvda xenlvm.domain.vm3"
 
 volume='dm vg0-vm3--xvda lv vg0/vm3-xvda xenlvm.domain.vm3'
