@@ -18,8 +18,7 @@ import (
 // then, the image would lack what it wrote last.
 type handover struct {
 	copying
-	LV  string `json:"lv,omitempty"`  // VG/LV that the device is
-	End string `json:"end,omitempty"` // "" for not known
+	journal.Handover
 
 	boot string // of the host, when it was written down
 }

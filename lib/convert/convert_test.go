@@ -181,8 +181,8 @@ func TestRemember(t *testing.T) {
 
 // Between QEMU's switch and its record nobody knows which of the two is newer.
 func TestHandedOver(t *testing.T) {
-	told := map[string]string{"device": "/dev/vg0/a", "lv": "vg0/a"}
-	ended := map[string]string{"device": "/dev/vg0/a", "lv": "vg0/a", "end": "switched"}
+	told := journal.Handover{LV: "vg0/a"}
+	ended := journal.Handover{LV: "vg0/a", End: "switched"}
 	if all := records(t, journal.KindHandover, told, journal.KindStarting, struct{}{}); !handedOver(all, "vg0/a") || handedOver(all, "vg0/b") {
 		t.Error("a switch that may have been made is not seen, or seen elsewhere")
 	}

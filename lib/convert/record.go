@@ -53,7 +53,7 @@ func remember(records []journal.Record, vdev, image string) past {
 func handedOver(records []journal.Record, spec string) bool {
 	over := false
 	for _, r := range records {
-		var h struct{ LV, End string }
+		var h journal.Handover
 		if r.Kind == journal.KindHandover && json.Unmarshal(r.Data, &h) == nil && h.LV == spec {
 			over = h.End == ""
 		}

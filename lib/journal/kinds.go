@@ -24,7 +24,7 @@ const (
 	KindSuspending  = "suspending"   // a running domain is about to be taken apart, to go on on other disks
 	KindPaused      = "paused"       // it runs again, and how long it did not
 	KindCopying     = "copying"      // QEMU is about to copy a disk under its guest
-	KindHandover    = "handover"     // and to put the guest onto the copy, or it is known how that ended
+	KindHandover    = "handover"     // Handover: and to put the guest onto the copy, or it is known how that ended
 	KindStored      = "stored"       // what a reboot from inside the guest leads to was changed
 )
 
@@ -42,6 +42,12 @@ type Synced struct {
 	Destination
 	// DomID is the ID of the domain that ran on the mirror meanwhile, 0 for none.
 	DomID int `json:"domid,omitempty"`
+}
+
+// Handover is the part of its record that others read than who wrote it.
+type Handover struct {
+	LV  string `json:"lv,omitempty"`  // VG/LV that the copy is on, "" if it is none
+	End string `json:"end,omitempty"` // "" for not known
 }
 
 // Mirror is a disk that is mirrored.
