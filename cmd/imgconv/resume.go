@@ -15,6 +15,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"xenlvm/lib/atomicfile"
 	"xenlvm/lib/blkdev"
 	"xenlvm/lib/blockcopy"
 	"xenlvm/lib/cli"
@@ -101,7 +102,7 @@ func (p *progress) save(d *blockcopy.Digests) error {
 	if err := os.MkdirAll(filepath.Dir(p.path), 0o700); err != nil {
 		return err
 	}
-	return journal.Keep(p.path, func(w io.Writer) error {
+	return atomicfile.Write(p.path, func(w io.Writer) error {
 		err := json.NewEncoder(w).Encode(p.ends)
 		if err == nil {
 			_, err = d.WriteTo(w)

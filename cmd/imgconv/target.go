@@ -9,10 +9,10 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"xenlvm/lib/atomicfile"
 	"xenlvm/lib/blkdev"
 	"xenlvm/lib/diskimg"
 	"xenlvm/lib/fault"
-	"xenlvm/lib/journal"
 	"xenlvm/lib/lvm"
 	"xenlvm/lib/run"
 )
@@ -205,7 +205,7 @@ func (t *target) finish(ctx context.Context, r run.Runner) error {
 		return fault.Hint(fault.With(fault.Left, fmt.Errorf("the copy is complete and verified, but cannot be named %s: %w", t.path, err)),
 			"%s", run.Quote("mv", "--no-clobber", t.f.Name(), t.path))
 	}
-	return fault.With(fault.Left, journal.SyncDir(filepath.Dir(t.path)))
+	return fault.With(fault.Left, atomicfile.SyncDir(filepath.Dir(t.path)))
 }
 
 // unmoved refuses a copy whose destination is not at its path any more, or was cut.

@@ -21,8 +21,8 @@ import (
 // from lower floors only.
 var floors = [][]string{
 	{"fault", "run"},
-	{"step", "units", "extent", "xlcfg", "mapping", "directio"},
-	{"journal", "blkdev", "loopdev", "mnt", "lvm", "dm", "host", "diskimg", "rsync", "mkfs", "treesum", "xl", "atomicfile", "md", "qmp", "udev"},
+	{"step", "units", "extent", "xlcfg", "mapping", "directio", "atomicfile"},
+	{"journal", "blkdev", "loopdev", "mnt", "lvm", "dm", "host", "diskimg", "rsync", "mkfs", "treesum", "xl", "md", "qmp", "udev"},
 	{"blockcopy", "snap", "fsmap", "changed"},
 	{"convert", "mirror"},
 	{"cli"},

@@ -135,7 +135,7 @@ func (f *File) replace(content []byte) error {
 		return err
 	}
 	f.Content, f.info = bytes.Clone(content), info
-	if err := syncDir(dir); err != nil {
+	if err := SyncDir(dir); err != nil {
 		return fault.With(fault.Left, fmt.Errorf("the new content is in place, but may not survive a power cut: %w", err))
 	}
 	return nil
@@ -178,21 +178,12 @@ func create(path string, content []byte) error {
 		err = f.Sync()
 	}
 	if err = errors.Join(err, f.Close()); err == nil {
-		err = syncDir(filepath.Dir(path))
+		err = SyncDir(filepath.Dir(path))
 	}
 	if err != nil {
 		return errors.Join(err, os.Remove(path))
 	}
 	return nil
-}
-
-func syncDir(dir string) error {
-	d, err := os.Open(dir)
-	if err != nil {
-		return err
-	}
-	defer d.Close()
-	return d.Sync()
 }
 
 // pathless takes the path off an error that will name the user's own.

@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 
+	"xenlvm/lib/atomicfile"
 	"xenlvm/lib/blockcopy"
 	"xenlvm/lib/fault"
 	"xenlvm/lib/journal"
@@ -132,7 +133,7 @@ func (c *Conversion) keepDigests(name string, sums *blockcopy.Digests) error {
 // keep makes a file beside the journal durable under its name, in place of an older
 // one.
 func (c *Conversion) keep(name string, write func(io.Writer) error) error {
-	return journal.Keep(c.journal.Path(name), write)
+	return atomicfile.Write(c.journal.Path(name), write)
 }
 
 // loadDigests are the digests of what the destination holds, nil when they are

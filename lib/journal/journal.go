@@ -23,6 +23,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"xenlvm/lib/atomicfile"
 	"xenlvm/lib/fault"
 	"xenlvm/lib/run"
 )
@@ -148,7 +149,7 @@ func (j *Journal) append(kind string, data any) error {
 	if err := f.Sync(); err != nil {
 		return err
 	}
-	return SyncDir(j.Dir)
+	return atomicfile.SyncDir(j.Dir)
 }
 
 // open opens the file of the journal. A FIFO would block, a device never end.

@@ -1,4 +1,4 @@
-package journal
+package atomicfile
 
 import (
 	"errors"
@@ -9,11 +9,11 @@ import (
 )
 
 // A file that could not be written to its end does not replace the one before.
-func TestKeep(t *testing.T) {
+func TestWrite(t *testing.T) {
 	dir := t.TempDir()
 	path := filepath.Join(dir, "digests")
 	put := func(text string, end error) error {
-		return Keep(path, func(w io.Writer) error {
+		return Write(path, func(w io.Writer) error {
 			_, err := io.WriteString(w, text)
 			return errors.Join(err, end)
 		})
