@@ -145,9 +145,6 @@ func TestDraw(t *testing.T) {
 			t.Fatalf("data %v, zeros %v", p.data, p.zeros)
 		}
 	}
-	if !pick(extent.Set{}, 4).Empty() {
-		t.Error("something was picked of nothing")
-	}
 }
 
 type withData struct {

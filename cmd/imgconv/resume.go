@@ -184,7 +184,7 @@ func (p *progress) resume(ctx context.Context, e *cli.Env, t *target, src filled
 		return content{}, nil
 	}
 	if !overwrite && !t.made { // what is not known may be somebody else's by now
-		l, err := t.liken(ctx, src, parts{data: pick(d.Unknown().Align(directio.Align).Clip(src.size), src.chunks())}, o.Direct)
+		l, err := t.liken(ctx, src, parts{data: d.Unknown().Align(directio.Align).Clip(src.size).Sample(src.chunks(), chunk)}, o.Direct)
 		if err != nil {
 			return content{}, err
 		}

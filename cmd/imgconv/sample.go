@@ -4,8 +4,6 @@ import (
 	"bytes"
 	"context"
 	"fmt"
-	"math/rand/v2"
-	"slices"
 
 	"xenlvm/lib/directio"
 	"xenlvm/lib/extent"
@@ -29,36 +27,12 @@ type parts struct{ data, zeros extent.Set }
 func (f filled) draw(data, zeros int) (parts, error) {
 	set, err := f.Data()
 	pages := set.Complement(f.size).Align(directio.Align).Complement(f.size)
-	return parts{pick(pages, data), pick(set.Align(largestBlock).Complement(f.size), zeros)}, err
+	return parts{pages.Sample(data, chunk), set.Align(largestBlock).Complement(f.size).Sample(zeros, chunk)}, err
 }
 
 // chunks is how many chunks of data are compared: no more than a 64th, but of small
 // sources.
 func (f filled) chunks() int { return int(max(8, min(compareData, f.size>>22))) }
-
-// pick is the chunks of s around n random bytes of it.
-func pick(s extent.Set, n int) extent.Set {
-	var picked extent.Set
-	total := s.Bytes()
-	if total == 0 {
-		return picked
-	}
-	at := make([]int64, n)
-	for i := range at {
-		at[i] = rand.Int64N(total)
-	}
-	slices.Sort(at)
-	passed := int64(0)
-	for r := range s.All() {
-		for ; len(at) > 0 && at[0] < passed+r.Len; at = at[1:] {
-			off := r.Off + at[0] - passed
-			start := max(r.Off, off-off%chunk)
-			picked.Add(start, min(r.End(), off-off%chunk+chunk)-start)
-		}
-		passed += r.Len
-	}
-	return picked
-}
 
 // likeness is how many chunks of a sample are equal, how many are zeros, and how many
 // neither.

@@ -2,7 +2,6 @@ package blockcopy
 
 import (
 	"context"
-	cryptorand "crypto/rand"
 	"fmt"
 	"math/rand/v2"
 	"os"
@@ -42,7 +41,6 @@ func Sample(ctx context.Context, dst *os.File, d *Digests, n int, o Options) err
 
 // random is the surroundings of n known blocks, as far as there are so many.
 func (d *Digests) random(n int) extent.Set {
-	r := unforeseeable()
 	var chosen [2][]int64 // of data, of zeros
 	var seen [2]int
 	for i := range d.sums {
@@ -57,7 +55,7 @@ func (d *Digests) random(n int) extent.Set {
 		seen[kind]++
 		if len(chosen[kind]) < (n+1)/2 {
 			chosen[kind] = append(chosen[kind], int64(i))
-		} else if k := r.IntN(seen[kind]); k < len(chosen[kind]) {
+		} else if k := rand.IntN(seen[kind]); k < len(chosen[kind]) {
 			chosen[kind][k] = int64(i)
 		}
 	}
@@ -70,13 +68,6 @@ func (d *Digests) random(n int) extent.Set {
 	return s.Align(sampleSize).Clip(d.size)
 }
 
-// unforeseeable is a generator that nobody who writes the data can predict.
-func unforeseeable() *rand.Rand {
-	var seed [32]byte
-	_, _ = cryptorand.Read(seed[:]) // never fails
-	return rand.New(rand.NewChaCha8(seed))
-}
-
 // CheckHoles reads n random places of what src, which no Mask may hide, calls holes
 // and says where one holds data: a copy of it would lack that. 0 is all of them.
 func CheckHoles(ctx context.Context, src Source, n int, o Options) error {
@@ -86,7 +77,7 @@ func CheckHoles(ctx context.Context, src Source, n int, o Options) error {
 	}
 	holes := data.Complement(src.Size())
 	if n > 0 {
-		holes = somewhere(holes, n)
+		holes = holes.Sample(n, sampleSize)
 	}
 	p := newPace(o, nil, minBlock)
 	p.now.Total = holes.Bytes()
@@ -102,25 +93,4 @@ func CheckHoles(ctx context.Context, src Source, n int, o Options) error {
 		}
 		return nil
 	})
-}
-
-// somewhere is n random places of s.
-func somewhere(s extent.Set, n int) extent.Set {
-	r := unforeseeable()
-	var some extent.Set
-	if s.Empty() {
-		return some
-	}
-	for range n {
-		// The place is the so many'th byte of s.
-		at := r.Int64N(s.Bytes())
-		for part := range s.All() {
-			if at < part.Len {
-				some.Add(part.Off+at, min(sampleSize, part.Len-at))
-				break
-			}
-			at -= part.Len
-		}
-	}
-	return some
 }
