@@ -64,6 +64,7 @@ func (s *starting) wait(ctx context.Context) error {
 			// Between two looks it may have written.
 			return s.stopHere(true, fmt.Errorf("cannot start %s: it ended while it started", name))
 		case len(missing) == 0:
+			s.cameUp()
 			return nil
 		case time.Now().After(end):
 			return s.stopHere(touched, fmt.Errorf("cannot start %s: it did not connect %s within %v", name, strings.Join(missing, ", "), s.c.timeout))

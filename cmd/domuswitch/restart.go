@@ -48,7 +48,7 @@ func (c *command) restart(ctx context.Context, e *cli.Env, args []string) error 
 	if r.up.left != nil {
 		return r.up.left
 	}
-	s.out.Changed = true
+	s.out.Changed, s.out.Started = true, &r.up.took
 	return s.done()
 }
 
@@ -104,7 +104,7 @@ func (r *restarting) plan() step.Plan {
 	plan := step.Plan{r.d.tempStep("next.cfg", r.cfg)}
 	if r.now.up {
 		r.old = r.c.starting(r.e, r.d, r.before, xl.CreatePaused(oldPath))
-		stop := r.c.stopPlan(r.e, r.now)
+		stop := r.c.stopPlan(r.e, r.d.journal, r.now)
 		last := &stop[len(stop)-1]
 		last.Undo, last.UndoLine = r.startOld, xl.CreatePaused(oldPath).Line()
 		plan = append(plan, r.d.tempStep("before.cfg", r.wasCfg), r.lastLook())

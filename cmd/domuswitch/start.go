@@ -66,7 +66,7 @@ func (c *command) start(ctx context.Context, e *cli.Env, args []string) error {
 	if s.left != nil {
 		return s.left
 	}
-	return emitState(e, d.name, "running", true)
+	return stateJSON{Changed: true, DryRun: e.DryRun, Domain: d.name, State: "running", Started: &s.took}.emit(e)
 }
 
 // alreadyRuns refuses where the domain runs, but not as the configuration says.
@@ -101,9 +101,11 @@ type starting struct {
 	was      present      // and had, if its guest goes on
 	command  run.Cmd      // that makes it, paused
 	dom      xl.Domain    // ours, once it is created
+	created  time.Time    // when xl was asked to
 	running  time.Time    // when it was let run
-	recorded bool         // its start is in the journal
-	ran      bool         // it was let run
+	took     journal.Started
+	recorded bool // its start is in the journal
+	ran      bool // it was let run
 	back     *replacement
 	keep     bool  // do not put the previous configuration back: a domain uses this one
 	went     bool  // it was put back
@@ -153,6 +155,7 @@ func (s *starting) letGo() step.Plan {
 }
 
 func (s *starting) make(ctx context.Context) error {
+	s.created = time.Now()
 	_, failed := s.e.Runner.Run(ctx, s.command)
 	// Even when we are interrupted: what xl made must be known to be undone.
 	ctx = context.WithoutCancel(ctx)

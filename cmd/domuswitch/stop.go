@@ -9,6 +9,7 @@ import (
 
 	"xenlvm/lib/cli"
 	"xenlvm/lib/fault"
+	"xenlvm/lib/journal"
 	"xenlvm/lib/run"
 	"xenlvm/lib/step"
 	"xenlvm/lib/xl"
@@ -54,7 +55,7 @@ func (c *command) stop(ctx context.Context, e *cli.Env, args []string) error {
 	if now.State == xl.Paused && !c.destroy {
 		return fault.Hint(fault.Refuse("cannot stop %s: it is paused, and cannot shut down", name), "let it run: %s", xl.Unpause(name).Line())
 	}
-	if err := mayStillStop(name, e.Apply(ctx, c.stopPlan(e, now))); err != nil {
+	if err := mayStillStop(name, e.Apply(ctx, c.stopPlan(e, j, now))); err != nil {
 		return err
 	}
 	return emitState(e, name, "stopped", true)
@@ -69,9 +70,9 @@ func mayStillStop(name string, err error) error {
 }
 
 // stopPlan shuts a domain down.
-func (c *command) stopPlan(e *cli.Env, now present) step.Plan {
+func (c *command) stopPlan(e *cli.Env, j *journal.Journal, now present) step.Plan {
 	name := now.Name
-	s := &stopping{c: c, e: e, was: now}
+	s := &stopping{c: c, e: e, journal: j, was: now}
 	shutdown := step.Command(e.Runner, "ask "+name+" to shut down", xl.Shutdown(name), run.Cmd{})
 	wait := step.Step{What: "wait until " + name + " is gone and its disks are free", Do: s.wait}
 	if c.destroy {
@@ -89,22 +90,45 @@ func (c *command) stopPlan(e *cli.Env, now present) step.Plan {
 	return step.Plan{shutdown, wait}
 }
 
+// stateJSON is what stop and start report with --json.
+type stateJSON struct {
+	Changed bool   `json:"changed"`
+	Domain  string `json:"domain"`
+	DryRun  bool   `json:"dry_run"`
+	State   string `json:"state"`
+	*journal.Started
+}
+
 func emitState(e *cli.Env, name, state string, changed bool) error {
+	return stateJSON{Changed: changed, DryRun: e.DryRun, Domain: name, State: state}.emit(e)
+}
+
+func (s stateJSON) emit(e *cli.Env) error {
 	if !e.JSON {
 		return nil
 	}
-	return e.Delivered(e.Emit(map[string]any{"changed": changed, "dry_run": e.DryRun, "domain": name, "state": state}))
+	return e.Delivered(e.Emit(s))
 }
 
 // stopping is a domain that was asked to shut down.
 type stopping struct {
-	c    *command
-	e    *cli.Env
-	was  present
-	deaf bool // it cannot be asked
+	c       *command
+	e       *cli.Env
+	journal *journal.Journal
+	was     present
+	deaf    bool // it cannot be asked
 }
 
 func (s *stopping) wait(ctx context.Context) error {
+	began := time.Now()
+	if err := s.untilGone(ctx); err != nil {
+		return err
+	}
+	wentDown(s.e, s.journal, time.Since(began))
+	return nil
+}
+
+func (s *stopping) untilGone(ctx context.Context) error {
 	for end := time.Now().Add(s.c.timeout); ; {
 		if gone, err := s.gone(ctx); err != nil || gone {
 			return err

@@ -33,9 +33,10 @@ type switching struct {
 // switchingJSON is what restart and live report with --json.
 type switchingJSON struct {
 	result
-	Method   string   `json:"method"` // restart, migrate, restore or qmp
-	Expected *float64 `json:"expected_pause_seconds,omitempty"`
-	Pause    *float64 `json:"pause_seconds,omitempty"`
+	Method           string   `json:"method"` // restart, migrate, restore or qmp
+	Expected         *float64 `json:"expected_pause_seconds,omitempty"`
+	Pause            *float64 `json:"pause_seconds,omitempty"`
+	*journal.Started          // of a restart
 }
 
 // begins reads what a verb is asked for, and takes the domain.

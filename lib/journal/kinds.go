@@ -19,8 +19,11 @@ const (
 
 	KindApplied     = "applied"      // Replaced: the configuration is about to get other disks
 	KindReverted    = "reverted"     // Replaced: or its previous ones back
+	KindExpected    = "expected"     // Expected: how long it will be down for the final pass
+	KindStopped     = "stopped"      // Stopped: it shut down
 	KindStarting    = "starting"     // the domain is about to run
 	KindStartUndone = "start-undone" // it was destroyed before it could write
+	KindStarted     = "started"      // Started: its guest has its disks
 	KindSuspending  = "suspending"   // a running domain is about to be taken apart, to go on on other disks
 	KindPaused      = "paused"       // it runs again, and how long it did not
 	KindCopying     = "copying"      // QEMU is about to copy a disk under its guest
@@ -42,6 +45,31 @@ type Synced struct {
 	Destination
 	// DomID is the ID of the domain that ran on the mirror meanwhile, 0 for none.
 	DomID int `json:"domid,omitempty"`
+}
+
+// Expected is how long a domain is expected to be down, in seconds.
+type Expected struct {
+	Stop  float64 `json:"stop_seconds"`
+	Pass  float64 `json:"pass_seconds"` // the final one
+	Start float64 `json:"start_seconds"`
+	Bytes int64   `json:"pass_bytes"`      // that it reads
+	Seen  bool    `json:"stop_start_seen"` // how long it stops and starts, or that is assumed
+}
+
+// Seconds is how long it is down in all.
+func (e Expected) Seconds() float64 { return e.Stop + e.Pass + e.Start }
+
+// Stopped is how long a shutdown took.
+type Stopped struct {
+	Seconds float64 `json:"seconds"`
+}
+
+// Started is how long a start took. Down is since when the domain was asked to shut
+// down, 0 where nobody knows, and Expected what was expected of that.
+type Started struct {
+	Seconds  float64 `json:"start_seconds"`
+	Down     float64 `json:"down_seconds,omitempty"`
+	Expected float64 `json:"expected_down_seconds,omitempty"`
 }
 
 // Handover is the part of its record that others read than who wrote it.
