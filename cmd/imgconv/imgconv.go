@@ -28,6 +28,7 @@ type options struct {
 	config, xenDir, stateDir, passes    string
 	method, format, size, extend, limit string
 	verify                              string
+	maxDown                             float64 // seconds, 0: no limit
 	direct                              directio.Mode
 }
 
@@ -44,6 +45,7 @@ func tool() cli.Tool {
 			fs.BoolVar(&o.keepBase, "keep-base", false, "keep the snapshot, so that the next pass reads only what changed since")
 			fs.BoolVar(&o.dropBase, "drop-base", false, "copy nothing, but remove the snapshot that --keep-base kept")
 			fs.StringVar(&o.passes, "passes", "1", "make `N` passes, or auto: as many as make the next one short")
+			fs.Float64Var(&o.maxDown, "max-interruption", 0, "with --keep-base: fail unless the domain is expected to be down for at most `SECONDS`; makes passes until it is")
 			fs.StringVar(&o.method, "method", "auto", "`METHOD` of copying: auto, files or blocks")
 			fs.StringVar(&o.size, "snapshot-size", snap.DefaultCOW, "COW space of a thick snapshot, room in the pool of a thin one: a `SIZE` such as 5G, or a share of the origin such as 10%ORIGIN")
 			fs.StringVar(&o.extend, "snapshot-extend", "", "extend the snapshot by this `SIZE` or share of the origin when it is 70 % full")
@@ -68,7 +70,7 @@ func tool() cli.Tool {
 var allFlags = append(append([]string{}, snapshotFlags...), "snapshot", "overwrite", "whole", "verify", "direct", "bwlimit", "format", "state-dir")
 
 // snapshotFlags mean nothing without --snapshot.
-var snapshotFlags = []string{"to", "final", "method", "snapshot-size", "snapshot-extend", "keep-base", "drop-base", "passes", "config", "xen-dir"}
+var snapshotFlags = []string{"to", "final", "method", "snapshot-size", "snapshot-extend", "keep-base", "drop-base", "passes", "max-interruption", "config", "xen-dir"}
 
 func (o *options) run(ctx context.Context, e *cli.Env, args []string) error {
 	var rate int64

@@ -14,7 +14,6 @@ import (
 
 	"xenlvm/internal/fakehost"
 	"xenlvm/internal/mantest"
-	"xenlvm/lib/fault"
 )
 
 func TestMain(m *testing.M) {
@@ -83,26 +82,5 @@ func same(ts *testscript.TestScript, neg bool, args []string) {
 	ts.Check(err)
 	if bytes.Equal(a, b) == neg {
 		ts.Fatalf("%s", fmt.Sprintf("%s and %s: the same: %v", args[0], args[1], !neg))
-	}
-}
-
-func TestParsePasses(t *testing.T) {
-	for s, want := range map[string]int{"1": 1, "7": 7, "auto": mostPasses} {
-		if most, auto, err := parsePasses(s); err != nil || most != want || auto != (s == "auto") {
-			t.Errorf("parsePasses(%q) = %d, %v, %v", s, most, auto, err)
-		}
-	}
-	for _, s := range []string{"", "0", "-1", "1.5", "all"} {
-		if _, _, err := parsePasses(s); fault.StatusOf(err) != fault.Usage {
-			t.Errorf("parsePasses(%q): %v; want a usage error", s, err)
-		}
-	}
-}
-
-// Passes go on as long as each is much smaller than the one before.
-func TestPassesConverge(t *testing.T) {
-	done := []pass{{Written: 1000}}
-	if !worth(nil, pass{Written: 1000}) || !worth(done, pass{Written: 900}) || worth(done, pass{Written: 901}) {
-		t.Error("another pass: after the first one, and while they shrink to nine tenths")
 	}
 }

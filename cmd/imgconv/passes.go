@@ -3,7 +3,6 @@ package main
 import (
 	"context"
 	"errors"
-	"strconv"
 	"time"
 
 	"xenlvm/lib/cli"
@@ -11,18 +10,6 @@ import (
 	"xenlvm/lib/fault"
 	"xenlvm/lib/journal"
 	"xenlvm/lib/mapping"
-	"xenlvm/lib/units"
-)
-
-const (
-	// enough is how many seconds of copying a final pass may take before another one
-	// is made while the domain runs: far less than its shutdown and start.
-	enough = 2
-	// shrinks is by how much a pass must be smaller than the one before for another
-	// one to be worth it.
-	shrinks = 0.9
-	// mostPasses bounds --passes auto.
-	mostPasses = 10
 )
 
 // pass is what one pass did, and what is expected of a next one.
@@ -31,32 +18,19 @@ type pass struct {
 	Written int64             `json:"bytes_written"`
 	Zeroed  int64             `json:"bytes_zeroed"`
 	Next    *convert.Forecast `json:"forecast,omitempty"`
+	// Expected is how long the domain would be down if the next pass were the final one.
+	Expected *journal.Expected `json:"expected_interruption,omitempty"`
 }
 
-// parsePasses is the number of passes at most, and whether fewer may do.
-func parsePasses(s string) (most int, auto bool, err error) {
-	if s == "auto" {
-		return mostPasses, true, nil
-	}
-	most, err = strconv.Atoi(s)
-	if err != nil || most < 1 {
-		return 0, false, fault.BadUsage("cannot read --passes %q: want a number, or auto", s)
-	}
-	return most, false, nil
-}
-
-// runPasses copies, and copies what changed meanwhile: most times, or if auto is set
-// as often of these as it is worth.
-func (o *options) runPasses(ctx context.Context, e *cli.Env, j *journal.Journal, opts convert.Options, most int, auto bool) (err error) {
-	if o.final || e.DryRun { // a later pass would be another one
-		most = 1
-	}
-	keep := o.keepBase && !o.final
+// runPasses copies, and copies what changed meanwhile, until the goal is reached or
+// further passes do not lead there.
+func (o *options) runPasses(ctx context.Context, e *cli.Env, j *journal.Journal, opts convert.Options, g goal) (err error) {
 	began := time.Now()
 	var done []pass
 	var c *convert.Conversion
 	for more := true; more; {
-		opts.KeepBase = keep || len(done)+1 < most
+		start := time.Now()
+		opts.KeepBase = g.keep || len(done)+1 < g.most
 		if c, err = runPass(ctx, e, j, opts); err != nil {
 			if len(done) > 0 { // what is refused then is no refusal: a pass was made
 				err = fault.With(fault.Failed, err)
@@ -64,15 +38,17 @@ func (o *options) runPasses(ctx context.Context, e *cli.Env, j *journal.Journal,
 			break
 		}
 		p := passOf(c)
-		if more = len(c.Disks) > 0 && len(done)+1 < most; more {
-			f := c.Forecast(time.Now())
-			p.Next = &f
-			e.Infof("pass %d: a next one is expected to read %s in %.1f s", len(done)+1, units.Bytes(f.Bytes), f.Seconds)
-			more = !auto || f.Seconds > enough && worth(done, p)
+		if opts.KeepBase && len(c.Disks) > 0 && !e.DryRun {
+			p.foresee(c, g, time.Since(start))
 		}
+		more = p.Next != nil && len(done)+1 < g.most && g.more(done, p)
 		done = append(done, p)
+		p.tell(e, len(done))
 	}
-	if len(done) > 0 && most > 1 && (err != nil || !keep) {
+	if err == nil && len(done) > 0 {
+		err = g.reached(j, done[len(done)-1])
+	}
+	if len(done) > 0 && g.most > 1 && (err != nil || !g.keep) {
 		_, derr := dropQuietly(context.WithoutCancel(ctx), e, j.Domain)
 		err = errors.Join(err, derr)
 	}
@@ -80,12 +56,6 @@ func (o *options) runPasses(ctx context.Context, e *cli.Env, j *journal.Journal,
 		return err
 	}
 	return deliver(e, c, done, time.Since(began))
-}
-
-// worth says whether pass p was so much smaller than the ones that are done that
-// another one will be, too.
-func worth(done []pass, p pass) bool {
-	return len(done) == 0 || float64(p.changed()) <= shrinks*float64(done[len(done)-1].changed())
 }
 
 // changed is how many bytes of the destinations it changed.

@@ -20,11 +20,11 @@ func (o *options) runSnapshot(ctx context.Context, e *cli.Env, domain string, ra
 	if err != nil {
 		return err
 	}
-	most, auto, err := parsePasses(o.passes)
+	goal, err := o.goal(e)
 	if err != nil {
 		return err
 	}
-	for _, name := range []string{"keep-base", "passes"} {
+	for _, name := range []string{"keep-base", "passes", "max-interruption"} {
 		if o.final && e.Given(name) {
 			return fault.BadUsage("--%s means nothing with --final: no pass follows it", name)
 		}
@@ -59,7 +59,7 @@ func (o *options) runSnapshot(ctx context.Context, e *cli.Env, domain string, ra
 	if planned, err := reclaim(ctx, e, j); err != nil || planned {
 		return err
 	}
-	return o.runPasses(ctx, e, j, opts, most, auto)
+	return o.runPasses(ctx, e, j, opts, goal)
 }
 
 // reclaim removes what a run left that was killed. The boolean says that this is all

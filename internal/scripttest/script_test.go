@@ -46,9 +46,12 @@ var (
 )
 
 var jobs = map[string]job{
-	"the whole move": {host: up, calls: untilApply + "start on lvs", end: done, says: "vm3 runs on its new disks"},
-	"prepare":        {args: "--prepare", host: up, calls: "copy, check", end: up, says: "prepared"},
-	"dry run":        {args: "--dry-run", host: up, calls: "plan", end: up},
+	"the whole move":             {host: up, calls: untilApply + "start on lvs", end: done, says: "vm3 runs on its new disks"},
+	"prepare":                    {args: "--prepare", host: up, calls: "copy, check", end: up, says: "prepared"},
+	"limited":                    {args: "--max-interruption 9", host: up, calls: "copy --max-interruption, check, stop, final, apply, start on lvs", end: done},
+	"limited, but prepared only": {args: "--prepare --max-interruption 9", host: up, status: 2, end: up, says: "--max-interruption is for the cutover"},
+	"limited, by mirror":         {args: "--plan mirror --max-interruption=9", host: up, status: 2, end: up, says: "--max-interruption is for the plan snapshot"},
+	"dry run":                    {args: "--dry-run", host: up, calls: "plan", end: up},
 	"configuration and timeout": {args: "--config=/x.cfg --timeout=9s", host: up,
 		calls: "copy --config, check --config, stop --config --timeout, final --config, apply --config, start on lvs --config --timeout", end: done},
 	"nobody reads": {host: up, noOne: true, calls: untilApply + "start on lvs", end: done},

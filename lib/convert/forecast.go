@@ -1,6 +1,11 @@
 package convert
 
-import "time"
+import (
+	"encoding/json"
+	"time"
+
+	"xenlvm/lib/journal"
+)
 
 // Forecast is what a next pass is expected to read if it began at once.
 type Forecast struct {
@@ -38,4 +43,32 @@ func (d *Disk) forecast(now time.Time) int64 {
 		return changed
 	}
 	return min(int64(float64(changed)*since.Seconds()/passed.Seconds()), r.Size)
+}
+
+// What is assumed, in seconds, of a shutdown and a start that were never seen.
+const (
+	stopAssumed  = 15
+	startAssumed = 10
+)
+
+// Expect tells how long the domain would be down for a final pass that is made as this
+// one was: took is how long it took in all, with its snapshot and its verification.
+func (c *Conversion) Expect(f Forecast, took time.Duration) journal.Expected {
+	e := journal.Expected{Stop: stopAssumed, Start: startAssumed, Bytes: f.Bytes, Pass: took.Seconds() + f.Seconds}
+	for _, d := range c.Disks {
+		e.Pass -= d.Result.Seconds
+	}
+	var down journal.Stopped
+	var up journal.Started
+	_, stopped := journal.Last(c.records, journal.KindStopped, as(&down))
+	_, started := journal.Last(c.records, journal.KindStarted, as(&up))
+	if stopped && started {
+		e.Stop, e.Start, e.Seen = down.Seconds, up.Seconds, true
+	}
+	return e
+}
+
+// as accepts data that can be read as v is, and fills it.
+func as(v any) func(json.RawMessage) bool {
+	return func(raw json.RawMessage) bool { return json.Unmarshal(raw, v) == nil }
 }

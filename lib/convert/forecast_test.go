@@ -38,3 +38,21 @@ func TestForecast(t *testing.T) {
 		}
 	}
 }
+
+// A final pass takes what the last one took, less its copying, and its own copying; the
+// rest is as it was seen, or assumed.
+func TestExpect(t *testing.T) {
+	c := &Conversion{Disks: []*Disk{{Result: Result{Seconds: 3}}, {Result: Result{Seconds: 4}}}}
+	x := c.Expect(Forecast{Bytes: 9, Seconds: 1.5}, 10*time.Second)
+	if x.Pass != 4.5 || x.Bytes != 9 || x.Seen || x.Seconds() != 4.5+stopAssumed+startAssumed {
+		t.Errorf("%+v", x)
+	}
+	c.records = records(t, journal.KindStopped, journal.Stopped{Seconds: 7}, journal.KindStopped, journal.Stopped{Seconds: 8})
+	if c.Expect(Forecast{}, 0).Seen {
+		t.Error("a start was never seen")
+	}
+	c.records = append(c.records, records(t, journal.KindStarted, journal.Started{Seconds: 2})...)
+	if x = c.Expect(Forecast{Seconds: 7}, 7*time.Second); !x.Seen || x.Seconds() != 8+7+2 {
+		t.Errorf("%+v", x)
+	}
+}

@@ -24,7 +24,20 @@ LAB_DOMU_OPTIONS='lab.root=/dev/xvda1' lab_domu vm3 file:/srv/images/vm3.img,xvd
 lab_baseline
 check "start" lab_start vm3
 lab_wait_records vm3 30 180 xvda1
-lab_move vm3 --to vg0
+
+domid=$(xl domid vm3) status=0
+image-to-lv --max-interruption 1 --to vg0 vm3 2>/run/said || status=$?
+cat /run/said
+check "a second is not enough" test "$status" = 1
+check "it says what is" grep -q 'cannot keep vm3 down for less than 1 s: .* are expected' /run/said
+check "vm3 was not interrupted" test "$(xl domid vm3)" = "$domid"
+lab_leftovers 'lv vg0/vm3-xvda *' 'dm vg0-vm3--xvda' 'domain vm3'
+
+lab_move vm3 --max-interruption 600
+last() { grep "\"kind\":\"$1\"" /var/lib/xenlvm/vm3/journal.jsonl | sed -n "${2}p" | jq ".data.$3"; }
+lab_result expected_s "$(last started 1 expected_down_seconds)"
+lab_result down_s "$(last started 1 down_seconds)"
+check "expected and seen were written down" jq -en "$(last started 1 expected_down_seconds) > 1 and $(last started 1 down_seconds) > 1"
 check "it went by blocks" grep -q '"method":"blocks"' /var/lib/xenlvm/vm3/journal.jsonl
 check "the volume is identical to the image but for what the guest wrote since" \
     cmp -n 1048576 /srv/images/vm3.img /dev/vg0/vm3-xvda
