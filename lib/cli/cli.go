@@ -73,12 +73,18 @@ func Main(t Tool) int {
 	return int(t.Exec(ctx, e, os.Args[1:]))
 }
 
+// patience is how many times somebody at a terminal asks, the first one included,
+// before what is not undone yet is left.
+const patience = 3
+
 // signals makes a context that the first SIGINT, SIGTERM, SIGHUP or SIGQUIT ends,
-// so that everything gets undone. The second one ends the process: undoing may
-// hang.
+// so that everything gets undone. As undoing may hang, the third one of those that
+// have a key ends the process. The others are no impatience: timeout(1) sends its
+// signal to the command and then to its group, and a terminal that goes away sends
+// two SIGHUPs.
 func signals(name string) (context.Context, func()) {
 	ctx, cancel := context.WithCancelCause(context.Background())
-	c := make(chan os.Signal, 2)
+	c := make(chan os.Signal, 4)
 	signal.Notify(c, syscall.SIGINT, syscall.SIGTERM, syscall.SIGQUIT)
 	if !signal.Ignored(syscall.SIGHUP) { // nohup
 		signal.Notify(c, syscall.SIGHUP)
@@ -87,16 +93,22 @@ func signals(name string) (context.Context, func()) {
 	// kill us half-way: the write's error is reported, and everything undone.
 	signal.Ignore(syscall.SIGPIPE, syscall.SIGXFSZ)
 	go func() {
-		if s, ok := <-c; ok {
-			fmt.Fprintf(os.Stderr, "%s: %v: undoing; a second signal ends at once and may leave things behind\n", name, s)
-			cancel(fault.ErrInterrupted)
-		}
+		asked := 0
 		for s := range c {
-			// A terminal that goes away sends two SIGHUPs: no second wish. The
-			// defaults are not waited for: a signal that comes while they are
-			// put back is lost, and a shell's background job may ignore it.
-			if s != syscall.SIGHUP {
+			key := s == syscall.SIGINT || s == syscall.SIGQUIT
+			if key {
+				asked++
+			}
+			switch {
+			case ctx.Err() == nil:
+				fmt.Fprintf(os.Stderr, "%s: %v: undoing, please wait; a third SIGINT ends at once and may leave things behind\n", name, s)
+				cancel(fault.ErrInterrupted)
+			case asked >= patience:
+				// The defaults are not waited for: a signal that comes while they are
+				// put back is lost, and a shell's background job may ignore it.
 				_ = syscall.Kill(os.Getpid(), syscall.SIGKILL)
+			case key && asked == patience-1:
+				fmt.Fprintf(os.Stderr, "%s: still undoing, please wait; one more SIGINT ends at once\n", name)
 			}
 		}
 	}()
@@ -152,7 +164,11 @@ func (e *Env) logCommand(c run.Cmd, took time.Duration, err error) {
 
 // logSlow says what a program waits for that seems to hang.
 func (e *Env) logSlow(c run.Cmd) {
-	e.Printf("still waiting for %s, which must not be stopped half-way; two interrupts end %s and leave it to itself: when it has ended, run the same command again", c.Line(), e.Tool)
+	if c.Effect == run.Query {
+		e.Printf("still waiting for %s; an interrupt ends it", c.Line())
+		return
+	}
+	e.Printf("still waiting for %s, which must not be stopped half-way; three interrupts end %s and leave it to itself: when it has ended, run the same command again", c.Line(), e.Tool)
 }
 
 // Printf writes one message line to standard error. Control characters are

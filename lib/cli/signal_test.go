@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	osexec "os/exec"
+	"os/signal"
 	"strings"
 	"syscall"
 	"testing"
@@ -13,35 +14,44 @@ import (
 	"xenlvm/lib/fault"
 )
 
-// TestMain plays a program that never gets its work undone, when
-// TestSecondSignal asks for it.
+// TestMain plays a program that never gets its work undone, when TestPatience asks
+// for it. It says which signals have reached it.
 func TestMain(m *testing.M) {
 	if os.Getenv("XENLVM_TEST_HANGS") == "" {
 		os.Exit(m.Run())
 	}
 	os.Args = os.Args[:1]
 	os.Exit(Main(Tool{Name: "hangs", Verbs: []Verb{{Run: func(ctx context.Context, e *Env, _ []string) error {
+		c := make(chan os.Signal, 8)
+		signal.Notify(c)
 		fmt.Fprintln(e.Stdout, "working")
 		<-ctx.Done()
 		fmt.Fprintln(e.Stdout, context.Cause(ctx) == fault.ErrInterrupted)
-		_, err := bufio.NewReader(os.Stdin).ReadByte()
-		return err
+		for s := range c {
+			if s != syscall.SIGURG { // of the Go runtime
+				fmt.Fprintln(e.Stdout, s)
+			}
+		}
+		return nil
 	}}}}))
 }
 
-// The first signal interrupts, the second ends the process, however soon it
-// comes. What Go does at a SIGQUIT, a dump and status 2, would look like a usage
-// error.
-func TestSecondSignal(t *testing.T) {
-	for _, s := range []syscall.Signal{syscall.SIGINT, syscall.SIGTERM, syscall.SIGQUIT} {
-		t.Run(s.String(), func(t *testing.T) {
+// The first signal interrupts. The next ones do not end the undoing, as timeout(1)
+// sends two; the third SIGINT does. What Go does at a SIGQUIT, a dump and status 2,
+// would look like a usage error.
+func TestPatience(t *testing.T) {
+	const (
+		term = syscall.SIGTERM
+		key  = syscall.SIGINT
+		quit = syscall.SIGQUIT
+		gone = syscall.SIGHUP
+	)
+	for _, sent := range [][]syscall.Signal{
+		{key, key, key}, {quit, quit, quit}, {term, term, term, key, quit, key}, {term, gone, gone, key, term, key, key},
+	} {
+		t.Run(fmt.Sprint(sent), func(t *testing.T) {
 			c := osexec.Command(os.Args[0])
 			c.Env = append(os.Environ(), "XENLVM_TEST_HANGS=1")
-			stdin, err := c.StdinPipe()
-			if err != nil {
-				t.Fatal(err)
-			}
-			defer stdin.Close()
 			stdout, err := c.StdoutPipe()
 			if err != nil {
 				t.Fatal(err)
@@ -52,17 +62,31 @@ func TestSecondSignal(t *testing.T) {
 				t.Fatal(err)
 			}
 			lines := bufio.NewScanner(stdout)
-			for _, want := range []string{"working", "true"} {
+			expect := func(want string) {
 				if !lines.Scan() || lines.Text() != want {
 					t.Errorf("said %q; want %q", lines.Text(), want)
 				}
+			}
+			expect("working")
+			for i, s := range sent {
 				if err := c.Process.Signal(s); err != nil {
 					t.Error(err)
 				}
+				if i == 0 {
+					expect("true")
+				}
+				if i < len(sent)-1 {
+					expect(s.String())
+				}
 			}
 			_ = c.Wait()
-			if w := c.ProcessState.Sys().(syscall.WaitStatus); !w.Signaled() || strings.Contains(stderr.String(), "goroutine") {
+			if w := c.ProcessState.Sys().(syscall.WaitStatus); w.Signal() != syscall.SIGKILL || strings.Contains(stderr.String(), "goroutine") {
 				t.Errorf("ended with %v: %s; want a signal", c.ProcessState, stderr.String())
+			}
+			for _, want := range []string{sent[0].String() + ": undoing, please wait; a third SIGINT", "one more SIGINT ends at once"} {
+				if strings.Count(stderr.String(), want) != 1 {
+					t.Errorf("said %s; want %q once", stderr.String(), want)
+				}
 			}
 		})
 	}
