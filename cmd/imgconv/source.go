@@ -11,9 +11,7 @@ import (
 
 	"xenlvm/lib/blkdev"
 	"xenlvm/lib/blockcopy"
-	"xenlvm/lib/convert"
 	"xenlvm/lib/diskimg"
-	"xenlvm/lib/dm"
 	"xenlvm/lib/extent"
 	"xenlvm/lib/fault"
 	"xenlvm/lib/fsmap"
@@ -31,11 +29,13 @@ type source struct {
 	stat    unix.Stat_t
 	device  *blkdev.Device // whose writes are counted, nil for none
 	written int64          // its counter when it was opened
+	behind  []file         // whose bytes the device has
 }
 
 // openSource opens a source that nobody writes to, as far as can be seen.
 func (o *options) openSource(ctx context.Context, r run.Runner, path string) (*source, error) {
-	if err := checkSource(ctx, r, path); err != nil {
+	behind, err := checkSource(ctx, r, path)
+	if err != nil {
 		return nil, err
 	}
 	info, err := diskimg.Probe(path)
@@ -52,7 +52,7 @@ func (o *options) openSource(ctx context.Context, r run.Runner, path string) (*s
 	if err := diskimg.CheckFormat(info, format); err != nil {
 		return nil, fault.With(fault.Refused, err)
 	}
-	s := &source{}
+	s := &source{behind: behind}
 	if s.Source, err = diskimg.OpenSourceDirect(path, format, o.direct); err != nil {
 		return nil, fault.With(fault.Refused, err)
 	}
@@ -117,11 +117,19 @@ func writes(dev blkdev.Device) (int64, error) {
 	return dev.Written()
 }
 
-// Unchanged counts the writes to a device as well.
+// Unchanged counts the writes to a device as well, and looks at the files behind it.
 func (s *source) Unchanged() error {
-	if err := s.Source.Unchanged(); err != nil || s.device == nil {
-		return err
+	err := s.Source.Unchanged()
+	if s.device != nil && err == nil {
+		err = s.unwritten()
 	}
+	for _, f := range s.behind {
+		err = errors.Join(err, f.unchanged())
+	}
+	return err
+}
+
+func (s *source) unwritten() error {
 	n, err := writes(*s.device)
 	if err == nil && n != s.written {
 		err = errors.New("it was written to while it was read")
@@ -130,64 +138,4 @@ func (s *source) Unchanged() error {
 		return fmt.Errorf("cannot rely on the copy of %s: %w", s.device.Path, err)
 	}
 	return nil
-}
-
-// checkSource refuses a source that a domain, a mount, the holder of a loop device
-// or any other program may write to.
-func checkSource(ctx context.Context, r run.Runner, path string) error {
-	var st unix.Stat_t
-	if err := unix.Stat(path, &st); err != nil {
-		return fault.Refuse("cannot open %s: %w", path, err)
-	}
-	var dev blkdev.Device
-	var mounted bool
-	if isBlock(&st) {
-		var err error
-		if dev, err = blkdev.Stat(path); err != nil {
-			return err
-		}
-		if !dev.ReadOnly() {
-			if mounted, err = dev.Quiet(); err != nil {
-				return err
-			}
-		}
-	}
-	uses, err := domainDisks(ctx, r)
-	if err != nil {
-		return err
-	}
-	for _, u := range uses {
-		if !u.Disk.CDROM && convert.HasDisk(u.Disk, path) {
-			return fault.Hint(fault.Refuse("cannot copy %s: domain %s has it as its disk %s, and may write to it", path, u.Domain.Name, u.Disk.VDev),
-				"domuswitch stop %[1]s; or, while it runs: imgconv --snapshot %[1]s", run.Quote(u.Domain.Name))
-		}
-	}
-	loops, err := attached(&st)
-	if err != nil {
-		return err
-	}
-	for _, l := range loops {
-		if !l.ReadOnly {
-			return detach(fault.Refuse("cannot copy %s: it is attached to %s, through which somebody may write to it", path, l.Path), l)
-		}
-	}
-	switch {
-	case !isBlock(&st):
-		return checkFile(path)
-	case dev.ReadOnly():
-		return nil
-	case mounted:
-		return dm.Unopened(dev, "copy", 1)
-	}
-	return dm.Unopened(dev, "copy", 0)
-}
-
-// checkFile refuses a source file that a program has open for writing.
-func checkFile(path string) error {
-	f, err := os.OpenFile(path, os.O_RDONLY|unix.O_NONBLOCK|unix.O_NOCTTY, 0) // whatever it is, we do not wait for it
-	if err != nil {
-		return fault.Refuse("cannot open %s: %w", path, err)
-	}
-	defer f.Close()
-	return checkOpen(f, unix.F_RDLCK, "cannot copy "+path+": another program has it open for writing")
 }

@@ -273,13 +273,13 @@ func TestOpenElsewhere(t *testing.T) {
 	src := some(t)
 	_, err = openTarget(path, src, false)
 	refused(t, err, "another program has it open")
-	refused(t, checkFile(path), "another program has it open for writing")
+	refused(t, checkFile(path, path), "another program has it open for writing")
 	must(t, other.Close())
-	must(t, checkFile(path))
+	must(t, checkFile(path, path))
 	// A reader does a source no harm, and has no claim on what a destination was.
 	other, err = os.Open(path)
 	must(t, err)
-	must(t, checkFile(path))
+	must(t, checkFile(path, path))
 	_, err = openTarget(path, src, false)
 	refused(t, err, "another program has it open")
 	if hints := fault.Hints(err); strings.Contains(err.Error(), "for writing") || len(hints) != 1 || !strings.HasPrefix(hints[0], "lsof ") {

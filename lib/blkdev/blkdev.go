@@ -148,6 +148,32 @@ func dependsOn(n, other Number, seen map[Number]bool) bool {
 		return false
 	}
 	seen[n] = true
+	below := layers(n)
+	if file, err := os.ReadFile("/sys/dev/block/" + n.String() + "/loop/backing_file"); err == nil {
+		var st unix.Stat_t
+		if unix.Stat(strings.TrimSuffix(string(file), "\n"), &st) == nil {
+			below = append(below, NumberOf(st.Dev))
+		}
+	}
+	return slices.ContainsFunc(below, func(b Number) bool { return dependsOn(b, other, seen) })
+}
+
+// Layers are d itself and all that it is built on by way of any number of
+// device-mapper and md devices and partitions, but not by way of files.
+func (d Device) Layers() []Number {
+	all := []Number{d.Number}
+	for i := 0; i < len(all); i++ {
+		for _, n := range layers(all[i]) {
+			if !slices.Contains(all, n) {
+				all = append(all, n)
+			}
+		}
+	}
+	return all
+}
+
+// layers are the devices that n is built on, and a partition's disk.
+func layers(n Number) []Number {
 	dir := "/sys/dev/block/" + n.String()
 	var below []Number
 	for _, slave := range names(dir + "/slaves") {
@@ -155,19 +181,12 @@ func dependsOn(n, other Number, seen map[Number]bool) bool {
 			below = append(below, parseNumber(string(b)))
 		}
 	}
-	// A partition's disk, and the disk of the file behind a loop.
 	if _, err := os.Stat(dir + "/partition"); err == nil {
 		if b, err := os.ReadFile(dir + "/../dev"); err == nil {
 			below = append(below, parseNumber(string(b)))
 		}
 	}
-	if file, err := os.ReadFile(dir + "/loop/backing_file"); err == nil {
-		var st unix.Stat_t
-		if unix.Stat(strings.TrimSuffix(string(file), "\n"), &st) == nil {
-			below = append(below, NumberOf(st.Dev))
-		}
-	}
-	return slices.ContainsFunc(below, func(b Number) bool { return dependsOn(b, other, seen) })
+	return below
 }
 
 func parseNumber(s string) Number {

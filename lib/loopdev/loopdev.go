@@ -183,6 +183,16 @@ func LeadsTo(dev blkdev.Device, path string) bool {
 	return err == nil && slices.ContainsFunc(same, dev.DependsOn)
 }
 
+// Below are the loop devices that dev is, or is built on, and not those below their
+// files.
+func Below(dev blkdev.Device) ([]*Device, error) {
+	layers := dev.Layers()
+	return List(func(d Device) bool {
+		loop, err := blkdev.Stat(d.Path)
+		return err == nil && slices.Contains(layers, loop.Number)
+	})
+}
+
 // detachLimit is how long Detach waits for others to close the device: the
 // kernel detaches lazily, when the last of them does.
 const detachLimit = 30 * time.Second
