@@ -42,6 +42,7 @@ type content struct {
 	before  *blockcopy.Digests // of what is there, if it is much like the source
 	resumed bool               // an interrupted copy left it
 	same    bool               // of this very source
+	ours    bool               // nobody's but an interrupted copy's, of which nothing is known
 }
 
 // compare looks at a destination, and reads no more of it than it must: first a

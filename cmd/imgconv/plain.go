@@ -105,16 +105,20 @@ func (o *options) copyPlain(ctx context.Context, e *cli.Env, source *source, t *
 		return done, err
 	}
 	has, err := before.resume(ctx, e, t, src, o.overwrite, opts)
+	overwrite := o.overwrite || has.ours
 	if err == nil && !has.resumed {
-		has, err = t.compare(ctx, src, o.overwrite, e.DryRun, opts)
+		has, err = t.compare(ctx, src, overwrite, e.DryRun, opts)
 	}
 	p.Done()
 	switch {
 	case err != nil:
 		return done, err
 	case has.equal:
+		if !e.DryRun {
+			before.remove()
+		}
 		return outcome{changed: t.tagged(), verified: convert.VerifiedFull}, src.Unchanged()
-	case !t.empty && !o.overwrite && !has.resumed:
+	case !t.empty && !overwrite && !has.resumed:
 		return done, o.holdsOther(t)
 	case e.DryRun:
 		return outcome{changed: true}, nil
@@ -126,11 +130,8 @@ func (o *options) copyPlain(ctx context.Context, e *cli.Env, source *source, t *
 	if err := t.begin(ctx, e.Runner, src, has); err != nil {
 		return done, err
 	}
-	if !has.same {
-		before.remove() // what it says of the destination will not be so
-	}
 	opts, p = phase("copy")
-	opts.Before, opts.KnownZero, opts.Checkpoint = has.before, t.empty, before.checkpoint(e)
+	opts.Before, opts.KnownZero, opts.Checkpoint = has.before, t.empty, before.begin(e, t, has)
 	if has.same {
 		opts.Only = &extent.Set{} // and what is not known
 	}

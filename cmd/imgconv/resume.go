@@ -19,7 +19,8 @@ import (
 	"xenlvm/lib/blkdev"
 	"xenlvm/lib/blockcopy"
 	"xenlvm/lib/cli"
-	"xenlvm/lib/directio"
+	"xenlvm/lib/convert"
+	"xenlvm/lib/extent"
 	"xenlvm/lib/journal"
 	"xenlvm/lib/units"
 )
@@ -97,48 +98,56 @@ func (t *target) identity() (string, error) {
 	return diskOf(blkdev.Number{Major: st.Rdev_major, Minor: st.Rdev_minor}), nil
 }
 
-// save writes how far the copy is.
+// save writes how far the copy is; nil: it has begun.
 func (p *progress) save(d *blockcopy.Digests) error {
 	if err := os.MkdirAll(filepath.Dir(p.path), 0o700); err != nil {
 		return err
 	}
 	return atomicfile.Write(p.path, func(w io.Writer) error {
 		err := json.NewEncoder(w).Encode(p.ends)
-		if err == nil {
+		if err == nil && d != nil {
 			_, err = d.WriteTo(w)
 		}
 		return err
 	})
 }
 
-// checkpoint is a blockcopy.Options.Checkpoint. A copy that cannot be continued is
-// still a copy.
-func (p *progress) checkpoint(e *cli.Env) func(*blockcopy.Digests) error {
+// begin takes back, before the first write, what is said of an earlier copy and will
+// not be so. A destination that was there before is called ours from here on: a copy
+// that is killed at once leaves what looks like other data. It returns a
+// blockcopy.Options.Checkpoint.
+func (p *progress) begin(e *cli.Env, t *target, has content) func(*blockcopy.Digests) error {
 	if p == nil {
 		return nil
 	}
-	hopeless := false
-	return func(d *blockcopy.Digests) error {
-		if hopeless {
-			return nil
-		}
-		if err := p.save(d); err != nil {
-			hopeless = true
-			e.Infof("if this copy is interrupted it cannot be continued: %v", err)
-		}
-		return nil
+	save := convert.Checkpoint(p.save, func(err error) {
+		p.remove()
+		e.Infof("if this copy is interrupted it cannot be continued: %v", err)
+	})
+	switch {
+	case has.same:
+	case t.made:
+		p.remove()
+	default:
+		_ = save(nil) // which tells of its errors
 	}
+	return save
 }
 
-// load is what save wrote last: what the destination holds, and if the source is still
-// as it was. It is nil if there is nothing of use.
-func (p *progress) load(e *cli.Env) (d *blockcopy.Digests, same bool) {
+// begun is what is known of an earlier copy.
+type begun struct {
+	done *blockcopy.Digests // nil: nothing is known
+	same bool               // the source is still as it was
+}
+
+// load is what save wrote last, nil if there is nothing of use.
+func (p *progress) load(e *cli.Env) *begun {
 	f, err := os.Open(p.path)
 	if err != nil {
 		if !errors.Is(err, fs.ErrNotExist) && !errors.Is(err, fs.ErrPermission) {
 			e.Infof("cannot continue an earlier copy: %v", err)
 		}
-		return nil, false
+		return nil
 	}
 	defer f.Close()
 	r := bufio.NewReader(f)
@@ -147,14 +156,18 @@ func (p *progress) load(e *cli.Env) (d *blockcopy.Digests, same bool) {
 	if err == nil {
 		err = json.Unmarshal(line, &of)
 	}
-	if err == nil && of.Source != "" && of.Source == p.ends.Source && of.Destination == p.ends.Destination {
-		d, err = blockcopy.ReadDigests(r)
+	if err == nil && (of.Source == "" || of.Source != p.ends.Source || of.Destination != p.ends.Destination) {
+		return nil
+	}
+	was := &begun{same: of.State != "" && of.State == p.ends.State}
+	if _, more := r.Peek(1); err == nil && more == nil {
+		was.done, err = blockcopy.ReadDigests(r)
 	}
 	if err != nil {
 		e.Infof("cannot continue an earlier copy: %s: %v", p.path, err)
-		return nil, false
+		return nil
 	}
-	return d, of.State != "" && of.State == p.ends.State
+	return was
 }
 
 // remove ends it.
@@ -171,20 +184,24 @@ func (p *progress) resume(ctx context.Context, e *cli.Env, t *target, src filled
 	if p == nil || t.lv != nil && !t.tagged() || t.short && !t.made {
 		return content{}, nil
 	}
-	d, same := p.load(e)
-	if d == nil {
+	was := p.load(e)
+	if was == nil || was.done == nil && t.made { // which begins anew in any case
 		return content{}, nil
 	}
-	err := blockcopy.Sample(ctx, t.f, d, compareData, o)
-	switch {
-	case ctx.Err() != nil:
-		return content{}, context.Cause(ctx)
-	case err != nil:
-		e.Infof("cannot continue an earlier copy: %v", err)
-		return content{}, nil
+	unknown := extent.Whole(src.size)
+	if was.done != nil {
+		unknown = was.done.Unknown()
+		err := blockcopy.Sample(ctx, t.f, was.done, compareData, o)
+		switch {
+		case ctx.Err() != nil:
+			return content{}, context.Cause(ctx)
+		case err != nil:
+			e.Infof("cannot continue an earlier copy: %v", err)
+			return content{}, nil
+		}
 	}
 	if !overwrite && !t.made { // what is not known may be somebody else's by now
-		l, err := t.liken(ctx, src, parts{data: d.Unknown().Align(directio.Align).Clip(src.size).Sample(src.chunks(), chunk)}, o.Direct)
+		l, err := t.liken(ctx, src, src.drawUnknown(unknown), o.Direct)
 		if err != nil {
 			return content{}, err
 		}
@@ -194,10 +211,13 @@ func (p *progress) resume(ctx context.Context, e *cli.Env, t *target, src filled
 		}
 	}
 	switch {
-	case same:
-		e.Infof("continuing an interrupted copy: %s are left", units.Bytes(d.Unknown().Bytes()))
+	case was.done == nil:
+		e.Infof("beginning an interrupted copy anew: it was not known yet what it had done")
+		return content{ours: true}, nil
+	case was.same:
+		e.Infof("continuing an interrupted copy: %s are left", units.Bytes(unknown.Bytes()))
 	default:
-		e.Infof("continuing an interrupted copy: %s are left, and the rest is compared, as the source may have changed", units.Bytes(d.Unknown().Bytes()))
+		e.Infof("continuing an interrupted copy: %s are left, and the rest is compared, as the source may have changed", units.Bytes(unknown.Bytes()))
 	}
-	return content{before: d, resumed: true, same: same}, nil
+	return content{before: was.done, resumed: true, same: was.same}, nil
 }

@@ -46,9 +46,12 @@ func TestRootResumeVolume(t *testing.T) {
 	ctx, cancel := context.WithCancelCause(t.Context())
 	go func() {
 		for {
-			if left, _ := filepath.Glob(o.stateDir + "/imgconv-*.digests"); len(left) > 0 {
-				cancel(fault.ErrInterrupted)
-				return
+			left, _ := filepath.Glob(o.stateDir + "/imgconv-*.digests")
+			for _, name := range left {
+				if info, err := os.Stat(name); err == nil && info.Size() > 1<<10 { // not only begun
+					cancel(fault.ErrInterrupted)
+					return
+				}
 			}
 			time.Sleep(50 * time.Millisecond)
 		}
@@ -89,10 +92,10 @@ func TestProgressOfAnother(t *testing.T) {
 	sums, err := blockcopy.Scan(t.Context(), to.f, src.Size(), blockcopy.Options{})
 	must(t, err)
 	var said bytes.Buffer
-	load := func() (bool, bool) {
+	load := func() (found, same bool) {
 		said.Reset()
-		d, same := p.load(&cli.Env{Tool: "imgconv", Stderr: &said})
-		return d != nil, same
+		was := p.load(&cli.Env{Tool: "imgconv", Stderr: &said})
+		return was != nil && was.done != nil, was != nil && was.same
 	}
 	if found, _ := load(); found || said.Len() > 0 {
 		t.Errorf("nothing is there: %v, %s", found, &said)
@@ -161,10 +164,60 @@ func TestProgressIsForgotten(t *testing.T) {
 		if done, err := o.copyPlain(ctx, e, src, to, 0); err == nil || done.resumed {
 			t.Errorf("%v, %+v; want an interruption", err, done)
 		}
-		if _, err := os.Stat(p.path); !errors.Is(err, os.ErrNotExist) {
-			t.Errorf("it is still there: %v", err)
+		if was := p.load(e); was == nil || was.done != nil {
+			t.Errorf("%+v; want only that it has begun", was)
 		}
 	})
+}
+
+// A copy that was killed before anything was known of it begins anew by itself, where
+// nothing but its own can be lost. One that turns out to be complete is forgotten.
+func TestBegunOnly(t *testing.T) {
+	dir := t.TempDir()
+	image := noise(t, dir+"/a.img", 24<<20)
+	half := make([]byte, len(image))
+	copy(half[300<<10:], image[300<<10:400<<10+512]) // half a chunk, half a page
+	for what, c := range map[string]struct {
+		there []byte
+		at    int // of a byte that is neither's, 0: nowhere
+		want  fault.Status
+	}{
+		"half": {there: half}, "all": {there: image}, "nothing": {there: make([]byte, len(image))},
+		"other data at its begin": {half, 1000, fault.Refused}, "other data at its end": {half, len(image) - 1, fault.Refused},
+		"other data": {noise(t, dir+"/other.img", len(image)), 0, fault.Refused},
+	} {
+		path := dir + "/b.img"
+		there := bytes.Clone(c.there)
+		if c.at > 0 {
+			there[c.at] = image[c.at] ^ 1
+		}
+		must(t, os.WriteFile(path, there, 0o600))
+		src := openImage(t, dir+"/a.img")
+		to, err := openTarget(path, src, false)
+		must(t, err)
+		o := options{stateDir: t.TempDir()}
+		p, err := o.newProgress(src, to)
+		must(t, err)
+		if p == nil {
+			t.Skip("the file system of " + dir + " does not say when a file was made")
+		}
+		must(t, p.save(nil))
+		_, err = o.copyPlain(t.Context(), &cli.Env{Tool: "imgconv", Stderr: io.Discard, Runner: run.Host{}}, src, to, 0)
+		if fault.StatusOf(err) != c.want {
+			t.Errorf("%s: %v; want status %d", what, err, c.want)
+		}
+		want := image
+		if c.want != fault.Done {
+			want = there
+		}
+		if b, err := os.ReadFile(path); err != nil || !bytes.Equal(b, want) {
+			t.Errorf("%s: the destination is not what it should be, %v", what, err)
+		}
+		if left, _ := os.ReadDir(o.stateDir); c.want == fault.Done && len(left) > 0 {
+			t.Errorf("%s: left: %v", what, left)
+		}
+		must(t, to.close())
+	}
 }
 
 // A source is another one as soon as it was written to, or other parts of it are

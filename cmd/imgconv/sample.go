@@ -7,6 +7,7 @@ import (
 
 	"xenlvm/lib/directio"
 	"xenlvm/lib/extent"
+	"xenlvm/lib/units"
 )
 
 const (
@@ -30,12 +31,23 @@ func (f filled) draw(data, zeros int) (parts, error) {
 	return parts{pages.Sample(data, chunk), set.Align(largestBlock).Complement(f.size).Sample(zeros, chunk)}, err
 }
 
+// drawUnknown takes chunks of what is not known, and the first and the last MiB of it,
+// where every file system and table has something.
+func (f filled) drawUnknown(unknown extent.Set) parts {
+	const mib = 1 << 20
+	var ends extent.Set
+	ends.Add(0, mib)
+	ends.Add(max(0, f.size-mib), mib)
+	unknown = unknown.Align(directio.Align).Clip(f.size)
+	return parts{data: unknown.Sample(f.chunks(), chunk).Union(unknown.Intersect(ends))}
+}
+
 // chunks is how many chunks of data are compared: no more than a 64th, but of small
 // sources.
 func (f filled) chunks() int { return int(max(8, min(compareData, f.size>>22))) }
 
 // likeness is how many chunks of a sample are equal, how many are zeros, and how many
-// neither.
+// foreign.
 type likeness struct{ chunks, equal, zero, other int }
 
 // sample compares random parts of a destination with the source.
@@ -73,16 +85,28 @@ func (t *target) liken(ctx context.Context, src filled, drawn parts, mode direct
 			return likeness{}, fmt.Errorf("cannot read source at %d: %w", r.Off, err)
 		}
 		l.chunks++
-		equal, zero := bytes.Equal(h, w), bytes.Equal(h, z)
-		if equal {
+		if bytes.Equal(h, w) {
 			l.equal++
 		}
-		if zero {
+		if bytes.Equal(h, z) {
 			l.zero++
 		}
-		if !equal && !zero {
+		if foreign(h, w) {
 			l.other++
 		}
 	}
 	return l, nil
+}
+
+// foreign says whether one of the sectors of have is neither that of want nor zeros: a
+// copy that is killed may leave half a chunk, but no half sector.
+func foreign(have, want []byte) bool {
+	zero := make([]byte, units.Sector)
+	for i := 0; i < len(have); i += len(zero) {
+		end := min(i+len(zero), len(have))
+		if h := have[i:end]; !bytes.Equal(h, want[i:end]) && !bytes.Equal(h, zero[:end-i]) {
+			return true
+		}
+	}
+	return false
 }

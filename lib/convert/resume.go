@@ -28,16 +28,26 @@ func checkpointName(d *Disk) string {
 
 const checkpointSuffix = ".partial"
 
-// checkpoint writes down what is done. A copy that cannot be continued is still a copy.
+// checkpoint writes down what is done.
 func (c *Conversion) checkpoint(d *Disk) func(*blockcopy.Digests) error {
+	return Checkpoint(func(sums *blockcopy.Digests) error {
+		return c.keepDigests(checkpointName(d), sums)
+	}, func(err error) {
+		c.rep.Infof("%s: if this pass is killed, the next one begins anew: %v", d.VDev, err)
+	})
+}
+
+// Checkpoint is a blockcopy.Options.Checkpoint that saves, until it cannot and tells
+// so: a copy that cannot be continued is still a copy.
+func Checkpoint(save func(*blockcopy.Digests) error, tell func(error)) func(*blockcopy.Digests) error {
 	hopeless := false
 	return func(sums *blockcopy.Digests) error {
 		if hopeless {
 			return nil
 		}
-		if err := c.keepDigests(checkpointName(d), sums); err != nil {
+		if err := save(sums); err != nil {
 			hopeless = true
-			c.rep.Infof("%s: if this pass is killed, the next one begins anew: %v", d.VDev, err)
+			tell(err)
 		}
 		return nil
 	}
