@@ -9,6 +9,7 @@ import (
 	"xenlvm/lib/fault"
 	"xenlvm/lib/host"
 	"xenlvm/lib/journal"
+	"xenlvm/lib/lvm"
 	"xenlvm/lib/run"
 	"xenlvm/lib/step"
 )
@@ -107,10 +108,7 @@ func convertDisks(ctx context.Context, e *cli.Env, c *convert.Conversion) error 
 	if e.DryRun {
 		c.Survey()
 	}
-	copying, commit, err := c.Plan(ctx)
-	if fault.StatusOf(err) == fault.Refused {
-		copying, commit, err = planWithoutBases(ctx, e, c, err)
-	}
+	copying, commit, err := planIn(ctx, e, c)
 	if err != nil {
 		return err
 	}
@@ -129,16 +127,28 @@ func convertDisks(ctx context.Context, e *cli.Env, c *convert.Conversion) error 
 	return nil
 }
 
-// planWithoutBases is the plan of a conversion whose plan was refused, perhaps because
-// there is no room for another snapshot beside the base of the last pass.
-func planWithoutBases(ctx context.Context, e *cli.Env, c *convert.Conversion, refused error) (copying, commit step.Plan, err error) {
-	bases, err := c.GiveUpBases()
-	if err != nil || len(bases) == 0 || e.DryRun {
-		return nil, nil, errors.Join(refused, err)
+// planner is what planIn needs of a conversion.
+type planner interface {
+	Plan(context.Context) (copying, commit step.Plan, err error)
+	GiveUpBases() (step.Plan, error)
+}
+
+// planIn is the plan of a conversion. Where there is no room for its snapshots beside
+// the bases of the last pass, it removes these first; what is refused then is no
+// refusal any more.
+func planIn(ctx context.Context, e *cli.Env, c planner) (copying, commit step.Plan, err error) {
+	copying, commit, err = c.Plan(ctx)
+	if !errors.Is(err, lvm.ErrNoRoom) || e.DryRun {
+		return copying, commit, err
 	}
-	e.Infof("%v: removing the base of the last pass", refused)
+	bases, berr := c.GiveUpBases()
+	if berr != nil || len(bases) == 0 {
+		return nil, nil, errors.Join(err, berr)
+	}
+	e.Infof("%v: removing the base of the last pass", err)
 	if err := e.Apply(ctx, bases); err != nil {
 		return nil, nil, err
 	}
-	return c.Plan(ctx)
+	copying, commit, err = c.Plan(ctx)
+	return copying, commit, fault.With(fault.Failed, err)
 }

@@ -343,6 +343,24 @@ func TestWatchesThePoolsOfDestinations(t *testing.T) {
 	}
 }
 
+// What does not fit is refused for want of room, and nothing else is.
+func TestNoRoom(t *testing.T) {
+	d := &Disk{Dest: Destination{LV: lvm.LV{VG: "vg0", Name: "a"}}}
+	d.Info.Size = 1 << 30
+	c := &Conversion{o: Options{StateDir: t.TempDir()}, r: changes{new([]string)}, Disks: []*Disk{d}}
+	if err := c.checkSpace(t.Context(), nil); err != nil {
+		t.Errorf("as much as is free: %v", err)
+	}
+	d.Info.Size++
+	if err := c.checkSpace(t.Context(), nil); !errors.Is(err, lvm.ErrNoRoom) || fault.StatusOf(err) != fault.Refused {
+		t.Errorf("more than is free: %v", err)
+	}
+	d.Info.Size, c.o.StateDir = 1, "/proc"
+	if err := c.checkSpace(t.Context(), nil); err == nil || errors.Is(err, lvm.ErrNoRoom) {
+		t.Errorf("no room for digests: %v", err)
+	}
+}
+
 // onePool answers lvs with a thin pool that has room.
 type onePool struct{}
 

@@ -39,7 +39,7 @@ func (c *Conversion) checkSpace(ctx context.Context, snaps []*snapshot) error {
 			groups[vg] = g
 		}
 		if need[vg] += size.RoundUp(max(g.Extent, 1)); need[vg] > g.Free {
-			return fault.Refuse("cannot find %s in volume group %s for new volumes and snapshots: only %s are free", need[vg], vg, g.Free)
+			return lvm.NoRoom(fault.Refuse("cannot find %s in volume group %s for new volumes and snapshots: only %s are free", need[vg], vg, g.Free))
 		}
 		return nil
 	}

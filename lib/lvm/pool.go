@@ -15,6 +15,23 @@ import (
 // in danger: when it is full, every volume in it fails.
 var ErrPoolFull = errors.New("the thin pool is nearly full")
 
+// ErrNoRoom is what an error is, by NoRoom, that more room in a volume group or thin
+// pool would have prevented.
+var ErrNoRoom = errors.New("there is no room")
+
+// NoRoom makes err, whatever it says, an ErrNoRoom. It keeps a nil error nil.
+func NoRoom(err error) error {
+	if err == nil {
+		return nil
+	}
+	return noRoom{err}
+}
+
+type noRoom struct{ error }
+
+func (e noRoom) Unwrap() error      { return e.error }
+func (noRoom) Is(target error) bool { return target == ErrNoRoom }
+
 // Pool is how full a thin pool is.
 type Pool struct {
 	Data, Metadata Usage

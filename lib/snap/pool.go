@@ -20,7 +20,7 @@ func PoolShare(origin lvm.LV, share units.Share) units.Bytes {
 }
 
 // CheckPool refuses when so much more does not fit into a thin pool: with one
-// that is full, every guest on it stops.
+// that is full, every guest on it stops. The error is lvm.ErrNoRoom then.
 func CheckPool(ctx context.Context, r run.Runner, vg, pool string, want units.Bytes) error {
 	p, err := lvm.FindPool(ctx, r, vg, pool)
 	if err != nil || want <= p.Room() {
@@ -30,7 +30,7 @@ func CheckPool(ctx context.Context, r run.Runner, vg, pool string, want units.By
 	if !p.MetadataLow() {
 		err = fault.Hint(err, "or ask for a smaller snapshot (a busy guest fills the pool all the same)")
 	}
-	return makeRoom(err, vg+"/"+pool, p, want-p.Room())
+	return lvm.NoRoom(makeRoom(err, vg+"/"+pool, p, want-p.Room()))
 }
 
 // makeRoom hints at how to get so much more room in a pool.

@@ -110,7 +110,7 @@ func cowSize(ctx context.Context, r run.Runner, o lvm.LV, share units.Share) (un
 	want := max(share.Of(o.Size), 1).RoundUp(vg.Extent)
 	want = min(want, whole.RoundUp(vg.Extent))
 	if want > vg.Free {
-		return 0, fault.Hint(fault.Refuse("cannot snapshot %s with %s of COW space: volume group %s has only %s free", o.Spec(), want, vg.Name, vg.Free),
+		return 0, fault.Hint(lvm.NoRoom(fault.Refuse("cannot snapshot %s with %s of COW space: volume group %s has only %s free", o.Spec(), want, vg.Name, vg.Free)),
 			"add a physical volume to %s, or ask for a smaller snapshot (a busy guest fills it sooner)", vg.Name)
 	}
 	return want, nil

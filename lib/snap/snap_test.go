@@ -90,6 +90,9 @@ func TestRequest(t *testing.T) {
 			if err == nil || !strings.Contains(err.Error(), tt.err) || fault.StatusOf(err) == fault.Failed {
 				t.Errorf("%s: %v; want %q", tt.name, err, tt.err)
 			}
+			if room := strings.HasPrefix(tt.name, "thin, ") || strings.HasPrefix(tt.name, "thick, "); errors.Is(err, lvm.ErrNoRoom) != room {
+				t.Errorf("%s: %v: for want of room: %v", tt.name, err, !room)
+			}
 			continue
 		}
 		var lines strings.Builder
