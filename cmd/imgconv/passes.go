@@ -80,10 +80,23 @@ func runPass(ctx context.Context, e *cli.Env, j *journal.Journal, opts convert.O
 		e.Infof("leaving out %s", s)
 	}
 	if len(c.Disks) == 0 {
-		e.Infof("nothing to do: %s has no disk on an image file", j.Domain)
-		return c, nil
+		return c, dropUnneeded(ctx, e, j, c)
 	}
 	return c, convertDisks(ctx, e, c)
+}
+
+// dropUnneeded removes the base of a domain that has no disk any more to use it:
+// somebody else changed the configuration.
+func dropUnneeded(ctx context.Context, e *cli.Env, j *journal.Journal, c *convert.Conversion) (err error) {
+	if c.Dropped, err = dropQuietly(ctx, e, j.Domain); err != nil {
+		return err
+	}
+	what := "nothing to do"
+	if c.Dropped {
+		what += " but to remove the base of the last pass"
+	}
+	e.Infof("%s: %s has no disk on an image file", what, j.Domain)
+	return nil
 }
 
 func deliver(e *cli.Env, c *convert.Conversion, done []pass, took time.Duration) error {
@@ -120,5 +133,5 @@ func result(c *convert.Conversion, state mapping.State, done []pass, took time.D
 	for _, p := range done {
 		read, written = read+p.Read, written+p.Written
 	}
-	return map[string]any{"changed": len(disks) > 0, "disks": disks, "skipped": c.Skipped, "passes": done, "bytes_read": read, "bytes_written": written, "seconds": took.Seconds()}
+	return map[string]any{"changed": len(disks) > 0 || c.Dropped, "disks": disks, "skipped": c.Skipped, "passes": done, "bytes_read": read, "bytes_written": written, "seconds": took.Seconds()}
 }

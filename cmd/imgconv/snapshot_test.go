@@ -3,13 +3,19 @@ package main
 import (
 	"bytes"
 	"context"
+	"encoding/json"
 	"errors"
+	"slices"
 	"strings"
 	"testing"
 
 	"xenlvm/lib/cli"
+	"xenlvm/lib/convert"
 	"xenlvm/lib/fault"
+	"xenlvm/lib/journal"
 	"xenlvm/lib/lvm"
+	"xenlvm/lib/mapping"
+	"xenlvm/lib/run"
 	"xenlvm/lib/step"
 )
 
@@ -65,6 +71,45 @@ func TestPlanGivesUpBases(t *testing.T) {
 		}
 		if len(p.errs) > 0 || errors.Is(err, lvm.ErrNoRoom) && !strings.Contains(err.Error(), "the group is full") {
 			t.Errorf("%s: %v, not planned: %v", c.what, err, p.errs)
+		}
+	}
+}
+
+// volumes answers lvs, and remembers the changes.
+type volumes struct {
+	rows string // JSON
+	made []string
+}
+
+func (v *volumes) Run(_ context.Context, c run.Cmd) (run.Result, error) {
+	if c.Effect == run.Change {
+		v.made = append(v.made, c.Line())
+		v.rows = ""
+	}
+	return run.Result{Stdout: []byte(`{"report":[{"lv":[` + v.rows + `]}]}`)}, nil
+}
+
+// A base that no disk can use any more goes in the same run, and the result says that
+// something changed.
+func TestBaseWithoutDisks(t *testing.T) {
+	for rows, want := range map[string]string{
+		"": "imgconv: nothing to do: vm3 has no disk on an image file\n",
+		`{"vg_name":"vg0","lv_name":"images-base-vm3","lv_uuid":"u","origin":"images","segtype":"linear","lv_tags":"xenlvm.snapshot,xenlvm.base,xenlvm.domain.vm3"}`: "nothing to do but to remove the base of the last pass: vm3 has no disk on an image file\n",
+	} {
+		var said bytes.Buffer
+		v := &volumes{rows: rows}
+		e := &cli.Env{Tool: "imgconv", Stderr: &said, Stdout: &said, Runner: v}
+		j, err := journal.Open(t.TempDir(), "vm3", "imgconv")
+		must(t, err)
+		c := &convert.Conversion{}
+		must(t, dropUnneeded(t.Context(), e, j, c))
+		if !strings.HasSuffix(said.String(), want) {
+			t.Errorf("said %s; want %s", &said, want)
+		}
+		removed := slices.Equal(v.made, []string{"lvremove --yes vg0/images-base-vm3"})
+		object, _ := json.Marshal(result(c, mapping.Copied, nil, 0))
+		if changed := strings.Contains(string(object), `"changed":true`); removed != (rows != "") || changed != removed {
+			t.Errorf("changes: %q: %s", v.made, object)
 		}
 	}
 }

@@ -126,6 +126,7 @@ type Conversion struct {
 	Disks   []*Disk
 	Skipped []string // disks that are none of our business, each with the reason
 	Running bool     // the domain runs
+	Dropped bool     // the bases, as there is no disk
 
 	o       Options
 	r       run.Runner
