@@ -31,7 +31,7 @@ cat /run/said
 check "a second is not enough" test "$status" = 1
 check "it says what is" grep -q 'cannot keep vm3 down for less than 1 s: .* are expected' /run/said
 check "vm3 was not interrupted" test "$(xl domid vm3)" = "$domid"
-lab_leftovers 'lv vg0/vm3-xvda *' 'dm vg0-vm3--xvda' 'domain vm3'
+lab_leftovers 'lv vg0/vm3-xvda *' 'dm vg0-vm3--xvda' 'domain vm3' 'loop /srv/images/vm3.img'
 
 lab_move vm3 --max-interruption 600
 last() { grep "\"kind\":\"$1\"" /var/lib/xenlvm/vm3/journal.jsonl | sed -n "${2}p" | jq ".data.$3"; }
