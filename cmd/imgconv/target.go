@@ -50,10 +50,10 @@ func (t *target) open(src diskimg.Source, dry bool) error {
 		t.made, t.empty = true, true
 		return t.create(src, dry)
 	case err != nil:
-		return fault.Refuse("cannot open %s: %w", t.path, err)
+		return fault.Refuse("cannot open %s: %w", t.path, fault.Reason(err))
 	case info.Mode().IsRegular():
 		if t.f, err = os.OpenFile(t.path, os.O_RDWR, 0); err != nil {
-			return fault.Refuse("cannot open %s: %w", t.path, err)
+			return fault.Refuse("cannot open %s: %w", t.path, fault.Reason(err))
 		}
 		t.empty = info.Size() == 0
 		if err := t.raw(info.Size()); err != nil {
@@ -93,7 +93,7 @@ func (t *target) create(src diskimg.Source, dry bool) error {
 		t.f = nil
 		return nil
 	case err != nil:
-		return leftover(t.path, fmt.Errorf("cannot create %s: %w", t.path, err))
+		return leftover(t.path, fmt.Errorf("cannot create %s: %w", partial(t.path), fault.Reason(err)))
 	case src.Is(t.f):
 		return isPartial(t.path)
 	}

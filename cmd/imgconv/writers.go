@@ -141,7 +141,7 @@ func (f file) unchanged() error {
 func checkFile(path, name string) error {
 	f, err := os.OpenFile(path, os.O_RDONLY|unix.O_NONBLOCK|unix.O_NOCTTY, 0) // whatever it is, we do not wait for it
 	if err != nil {
-		return fault.Refuse("cannot open %s: %w", path, err)
+		return fault.Refuse("cannot open %s: %w", path, fault.Reason(err))
 	}
 	defer f.Close()
 	return checkOpen(f, unix.F_RDLCK, "cannot copy "+name+": another program has it open for writing")

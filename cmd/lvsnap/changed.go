@@ -62,7 +62,7 @@ func (o *options) mapping(lv, origin lvm.LV, before, after *changed.Map) (step.P
 		path, err = filepath.EvalSymlinks(path)
 	}
 	if err != nil {
-		return nil, fault.Refuse("cannot find %s: %w", o.file, err)
+		return nil, fault.Refuse("cannot find %s: %w", o.file, fault.Reason(err))
 	}
 	if err := changed.WithFile(path, number(origin), nil); err != nil {
 		return nil, err

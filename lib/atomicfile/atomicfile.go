@@ -37,7 +37,7 @@ type File struct {
 func Read(path string, limit int64) (*File, error) {
 	f, err := read(path, limit)
 	if err != nil {
-		return nil, fmt.Errorf("cannot read %s: %w", path, pathless(err))
+		return nil, fmt.Errorf("cannot read %s: %w", path, fault.Reason(err))
 	}
 	return f, nil
 }
@@ -98,7 +98,7 @@ func (f *File) replaceable() error {
 // On success f is the new file, so that Replace can be called again.
 func (f *File) Replace(content []byte) error {
 	if err := f.replace(content); err != nil {
-		return fmt.Errorf("cannot write %s: %w", f.Path, pathless(err))
+		return fmt.Errorf("cannot write %s: %w", f.Path, fault.Reason(err))
 	}
 	return nil
 }
@@ -163,7 +163,7 @@ func (f *File) Unchanged() error {
 func Create(path string, content []byte) error {
 	err := create(path, content)
 	if err != nil {
-		return fmt.Errorf("cannot write %s: %w", path, pathless(err))
+		return fmt.Errorf("cannot write %s: %w", path, fault.Reason(err))
 	}
 	return nil
 }
@@ -177,26 +177,14 @@ func create(path string, content []byte) error {
 	if err == nil {
 		err = f.Sync()
 	}
-	if err = errors.Join(err, f.Close()); err == nil {
+	if cerr := f.Close(); err == nil {
+		err = cerr
+	}
+	if err == nil {
 		err = SyncDir(filepath.Dir(path))
 	}
 	if err != nil {
-		return errors.Join(err, os.Remove(path))
+		return errors.Join(fault.Reason(err), os.Remove(path))
 	}
 	return nil
-}
-
-// pathless takes the path off an error that will name the user's own.
-func pathless(err error) error {
-	var p *os.PathError
-	var l *os.LinkError
-	switch {
-	case fault.StatusOf(err) != fault.Failed:
-		return err
-	case errors.As(err, &p):
-		return p.Err
-	case errors.As(err, &l):
-		return l.Err
-	}
-	return err
 }

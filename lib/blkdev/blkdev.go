@@ -45,7 +45,7 @@ type Device struct {
 func Stat(path string) (Device, error) {
 	node, err := filepath.EvalSymlinks(path)
 	if err != nil {
-		return Device{}, fault.Refuse("cannot use %s: %w", path, cause(err))
+		return Device{}, fault.Refuse("cannot use %s: %w", path, fault.Reason(err))
 	}
 	var st unix.Stat_t
 	if err := unix.Stat(node, &st); err != nil {
@@ -111,7 +111,7 @@ func (d Device) Written() (int64, error) {
 	}
 	b, err := os.ReadFile(d.sysfs() + "/stat")
 	if err != nil {
-		return 0, fmt.Errorf("cannot read the counters of %s: %w", d.Path, err)
+		return 0, fmt.Errorf("cannot read the counters of %s: %w", d.Path, fault.Reason(err))
 	}
 	f := strings.Fields(string(b))
 	if len(f) < 14 {

@@ -108,7 +108,7 @@ func OpenExclusive(path string, flag int) (*os.File, error) {
 		return nil, fault.Refuse("cannot open %s for ourselves alone: it is in use: %w", path, unix.EBUSY)
 	}
 	if err != nil {
-		return nil, fault.Refuse("cannot open %s: %w", path, cause(err))
+		return nil, fault.Refuse("cannot open %s: %w", path, fault.Reason(err))
 	}
 	info, err := f.Stat()
 	if err == nil && info.Mode()&os.ModeType != os.ModeDevice {
@@ -119,13 +119,4 @@ func OpenExclusive(path string, flag int) (*os.File, error) {
 		return nil, err
 	}
 	return f, nil
-}
-
-// cause is what a path error says without the path, which our messages name.
-func cause(err error) error {
-	var pe *os.PathError
-	if errors.As(err, &pe) {
-		return pe.Err
-	}
-	return err
 }

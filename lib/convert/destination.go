@@ -146,7 +146,7 @@ func (c *Conversion) checkExisting(d *Disk) error {
 	}
 	f, err := os.Open(d.Dest.Path)
 	if err != nil {
-		return fault.Refuse("cannot read %s: %w", d.Dest.Path, err)
+		return fault.Refuse("cannot read %s: %w", d.Dest.Path, fault.Reason(err))
 	}
 	defer f.Close()
 	if d.Dest.Info, err = diskimg.ProbeFile(f); err != nil {

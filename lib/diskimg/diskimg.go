@@ -17,6 +17,8 @@ import (
 	"os"
 
 	"golang.org/x/sys/unix"
+
+	"xenlvm/lib/fault"
 )
 
 // Format of an image. Only Raw and Qcow2 can be opened, the others are known
@@ -79,11 +81,11 @@ func Probe(path string) (Info, error) {
 func ProbeFile(f *os.File) (Info, error) {
 	size, err := check(f)
 	if err != nil {
-		return Info{}, fmt.Errorf("cannot read %s: %w", f.Name(), err)
+		return Info{}, fmt.Errorf("cannot read %s: %w", f.Name(), fault.Reason(err))
 	}
 	info := Info{Path: f.Name(), FileSize: size, Kind: Unknown}
 	if info.Format, err = Magic(f, size); err != nil {
-		return Info{}, fmt.Errorf("cannot read %s: %w", f.Name(), err)
+		return Info{}, fmt.Errorf("cannot read %s: %w", f.Name(), fault.Reason(err))
 	}
 	var disk io.ReaderAt = f
 	switch info.Format {
@@ -95,7 +97,7 @@ func ProbeFile(f *os.File) (Info, error) {
 	case Qcow2:
 		q, err := openQcow2(f, size)
 		if err != nil {
-			info.Unreadable = fmt.Errorf("cannot read %s: %w", f.Name(), err)
+			info.Unreadable = fmt.Errorf("cannot read %s: %w", f.Name(), fault.Reason(err))
 			return info, nil
 		}
 		disk, info.Size = q, q.Size()
@@ -104,7 +106,7 @@ func ProbeFile(f *os.File) (Info, error) {
 		return info, nil
 	}
 	if err := info.content(disk); err != nil {
-		return Info{}, fmt.Errorf("cannot read %s: %w", f.Name(), err)
+		return Info{}, fmt.Errorf("cannot read %s: %w", f.Name(), fault.Reason(err))
 	}
 	return info, nil
 }
@@ -132,10 +134,7 @@ const sector = 512
 func open(path string) (*os.File, error) {
 	f, err := os.OpenFile(path, os.O_RDONLY|unix.O_NONBLOCK|unix.O_NOCTTY, 0)
 	if err != nil {
-		if pe := (*fs.PathError)(nil); errors.As(err, &pe) {
-			err = pe.Err
-		}
-		return nil, fmt.Errorf("cannot open %s: %w", path, err)
+		return nil, fmt.Errorf("cannot open %s: %w", path, fault.Reason(err))
 	}
 	return f, nil
 }

@@ -10,6 +10,7 @@ import (
 
 	"xenlvm/lib/directio"
 	"xenlvm/lib/extent"
+	"xenlvm/lib/fault"
 )
 
 // Source is an image opened for reading. It is safe for concurrent use.
@@ -53,18 +54,18 @@ func OpenSourceDirect(path, format string, mode directio.Mode) (Source, error) {
 func newSource(f *os.File, path, format string, mode directio.Mode) (Source, error) {
 	size, err := check(f)
 	if err != nil {
-		return nil, fmt.Errorf("cannot read %s: %w", path, err)
+		return nil, fmt.Errorf("cannot read %s: %w", path, fault.Reason(err))
 	}
 	info := Info{Path: path, FileSize: size}
 	if info.Format, err = Magic(f, size); err != nil {
-		return nil, fmt.Errorf("cannot read %s: %w", path, err)
+		return nil, fmt.Errorf("cannot read %s: %w", path, fault.Reason(err))
 	}
 	if err := CheckFormat(info, format); err != nil {
 		return nil, err
 	}
 	id, err := identify(f)
 	if err != nil {
-		return nil, fmt.Errorf("cannot read %s: %w", path, err)
+		return nil, fmt.Errorf("cannot read %s: %w", path, fault.Reason(err))
 	}
 	o := opened{f: f, path: path, id: id}
 	if info.Format == Qcow2 {
@@ -73,7 +74,7 @@ func newSource(f *os.File, path, format string, mode directio.Mode) (Source, err
 		}
 		q, err := openQcow2(f, size)
 		if err != nil {
-			return nil, fmt.Errorf("cannot read %s: %w", path, err)
+			return nil, fmt.Errorf("cannot read %s: %w", path, fault.Reason(err))
 		}
 		return &qcow2Source{opened: o, qcow2Disk: q}, nil
 	}

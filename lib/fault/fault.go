@@ -9,6 +9,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
 )
 
 // Status is an exit status of the family of programs.
@@ -71,6 +72,18 @@ func Hint(err error, format string, args ...any) error {
 		return nil
 	}
 	return hintError{err, fmt.Sprintf(format, args...)}
+}
+
+// Reason is err without the operation and the path that package os puts in front, for
+// a message that names both itself.
+func Reason(err error) error {
+	switch e := err.(type) {
+	case *os.PathError:
+		return e.Err
+	case *os.LinkError:
+		return e.Err
+	}
+	return err
 }
 
 // severity orders statuses for StatusOf: a leftover needs hands, so it is

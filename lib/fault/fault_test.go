@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
 	"slices"
 	"testing"
 )
@@ -46,5 +47,18 @@ func TestHints(t *testing.T) {
 	want := []string{"then try again", "apt-get install lvm2"}
 	if got := Hints(err); !slices.Equal(got, want) {
 		t.Errorf("Hints = %q; want %q", got, want)
+	}
+}
+
+func TestReason(t *testing.T) {
+	no := errors.New("no")
+	for _, err := range []error{no, &os.PathError{Op: "open", Path: "a", Err: no}, &os.LinkError{Op: "rename", Old: "a", New: "b", Err: no}} {
+		if got := Reason(err); got != no {
+			t.Errorf("Reason(%v) = %v", err, got)
+		}
+	}
+	outer := fmt.Errorf("line 3: %w", &os.PathError{Op: "open", Path: "a", Err: no})
+	if got := Reason(outer); got != outer {
+		t.Errorf("what is around it is gone: %v", got)
 	}
 }

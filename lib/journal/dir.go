@@ -24,7 +24,7 @@ func checkDir(dir string) error {
 	case err == nil && !info.IsDir(), errors.Is(err, unix.ENOTDIR):
 		return fault.Hint(fault.Refuse("cannot keep journals in %s: it is not a directory", dir), "say another directory: --state-dir DIR (default: %s)", DefaultDir)
 	case err != nil && !errors.Is(err, os.ErrNotExist):
-		return fault.Refuse("cannot keep journals in %s: %w", dir, err)
+		return fault.Refuse("cannot keep journals in %s: %w", dir, fault.Reason(err))
 	}
 	return nil
 }

@@ -22,6 +22,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"xenlvm/lib/blkdev"
+	"xenlvm/lib/fault"
 )
 
 // Options of Attach.
@@ -49,7 +50,7 @@ const tries = 64
 func Attach(ctx context.Context, file string, o Options) (*Device, error) {
 	d, err := attach(ctx, file, o)
 	if err != nil {
-		return nil, fmt.Errorf("cannot attach %s to a loop device: %w", file, err)
+		return nil, fmt.Errorf("cannot attach %s to a loop device: %w", file, fault.Reason(err))
 	}
 	return d, nil
 }

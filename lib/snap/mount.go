@@ -57,7 +57,7 @@ func ImageMounting(image, fsType, data, point, variable string) step.Plan {
 func FileSystem(path string) (string, error) {
 	f, err := os.Open(path)
 	if err != nil {
-		return "", fmt.Errorf("cannot read %s: %w", path, err)
+		return "", fmt.Errorf("cannot read %s: %w", path, fault.Reason(err))
 	}
 	defer f.Close()
 	info, err := diskimg.ProbeFile(f)

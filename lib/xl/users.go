@@ -19,11 +19,7 @@ func ReadConfig(path string) (*xlcfg.File, error) {
 	// A FIFO would block, a device never end.
 	f, err := os.OpenFile(path, os.O_RDONLY|unix.O_NONBLOCK, 0)
 	if err != nil {
-		var pe *os.PathError
-		if errors.As(err, &pe) {
-			err = pe.Err
-		}
-		return nil, fault.Refuse("cannot read %s: %w", path, err)
+		return nil, fault.Refuse("cannot read %s: %w", path, fault.Reason(err))
 	}
 	defer f.Close()
 	info, err := f.Stat()
@@ -35,7 +31,7 @@ func ReadConfig(path string) (*xlcfg.File, error) {
 	}
 	src, err := io.ReadAll(io.LimitReader(f, MaxConfig+1))
 	if err != nil {
-		return nil, fault.Refuse("cannot read %s: %w", path, err)
+		return nil, fault.Refuse("cannot read %s: %w", path, fault.Reason(err))
 	}
 	if len(src) > MaxConfig {
 		return nil, fault.Refuse("cannot read %s: it is larger than %d bytes", path, MaxConfig)
