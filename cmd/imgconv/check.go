@@ -34,7 +34,9 @@ func check(ctx context.Context, r run.Runner, src *source, path string) error {
 	case kind == unix.S_IFBLK:
 		err = checkDevice(&src.stat, path, units.Bytes(src.Size()))
 	case kind == unix.S_IFREG:
-		err = checkBelow(&src.stat, &to, path)
+		if err = checkBelow(&src.stat, &to, path); err == nil && to.Size == 0 {
+			err = checkRoom(ctx, src, filepath.Dir(path), 0)
+		}
 	default:
 		err = fault.Refuse("cannot copy to %s: it is neither a block device nor a regular file", path)
 	}
@@ -63,18 +65,22 @@ func checkNew(ctx context.Context, r run.Runner, src *source, path string) error
 	if err := unix.Faccessat(unix.AT_FDCWD, at, unix.W_OK|unix.X_OK, unix.AT_EACCESS); err != nil {
 		return fault.Refuse("cannot create %s: %w", path, err)
 	}
-	data, err := src.Data()
-	if err != nil {
-		return fault.With(fault.Refused, err)
-	}
-	need := units.Bytes(data.Bytes())
 	if unix.Lstat(partial(path), &left) == nil {
 		if err := checkUsers(ctx, r, partial(path), 0); err != nil {
 			return err
 		}
-		need -= units.Bytes(left.Blocks) * units.Sector // which are used again
 	}
-	return fault.With(fault.Refused, host.NeedSpace(ctx, at, need))
+	return checkRoom(ctx, src, at, units.Bytes(left.Blocks)*units.Sector)
+}
+
+// checkRoom refuses a copy that does not fit the file system of dir, where its file
+// takes so many bytes already.
+func checkRoom(ctx context.Context, src *source, dir string, has units.Bytes) error {
+	data, err := src.Data()
+	if err == nil {
+		err = host.NeedSpace(ctx, dir, units.Bytes(data.Bytes())-has)
+	}
+	return fault.With(fault.Refused, err)
 }
 
 // holdsDevices says whether a directory is on the file system of the device nodes,
@@ -119,7 +125,7 @@ func checkDevice(from *unix.Stat_t, path string, size units.Bytes) error {
 	case dev.Size < size:
 		return fault.Hint(fault.Refuse("cannot copy to %s: the source is %d bytes, the device only %d", path, size, dev.Size), "if it is a volume: lvextend --size %db %s", size, run.Quote(path))
 	case dev.SectorSize != sector:
-		return fault.Hint(fault.Refuse("cannot copy to %s: its sectors are %d bytes, those of the source %d: nothing in it could be read", path, dev.SectorSize, sector),
+		return fault.Hint(fault.Refuse("cannot copy to %s: its sectors are %d bytes, those of the source %d: %s", path, dev.SectorSize, sector, convert.OtherSectors),
 			"choose a device with sectors of %d bytes: lsblk --output NAME,SIZE,LOG-SEC", sector)
 	}
 	return dev.Idle()

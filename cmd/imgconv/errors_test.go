@@ -10,11 +10,65 @@ import (
 	"xenlvm/lib/atomicfile"
 	"xenlvm/lib/blkdev"
 	"xenlvm/lib/diskimg"
+	"xenlvm/lib/fault"
 	"xenlvm/lib/journal"
 	"xenlvm/lib/loopdev"
+	"xenlvm/lib/run"
 	"xenlvm/lib/snap"
 	"xenlvm/lib/xl"
 )
+
+// A copy that cannot get its name is not called what it is not, and not lost when it
+// is not.
+func TestNoName(t *testing.T) {
+	dir := t.TempDir()
+	path := dir + "/-b.img"
+	attempt := func(spoil func()) error {
+		t.Helper()
+		to, err := openTarget(path, some(t), false)
+		must(t, err)
+		defer to.close()
+		must(t, to.f.Truncate(512))
+		spoil()
+		return to.finish(t.Context(), run.Host{})
+	}
+	err := attempt(func() { must(t, os.WriteFile(path, []byte("other"), 0o600)) })
+	if hints := fault.Hints(err); fault.StatusOf(err) != fault.Left || len(hints) != 1 || !strings.Contains(hints[0], run.Quote("mv", "--no-clobber", "--", partial(path), path+".new")) {
+		t.Errorf("it exists by now: %v, %q", err, fault.Hints(err))
+	}
+	must(t, os.Remove(path))
+	for what, spoil := range map[string]func(){
+		"removed": func() { must(t, os.Remove(partial(path))) },
+		"replaced": func() {
+			must(t, os.Remove(partial(path)))
+			must(t, os.WriteFile(partial(path), []byte("other"), 0o600))
+		},
+	} {
+		_ = os.Remove(partial(path))
+		err := attempt(spoil)
+		if err == nil || fault.StatusOf(err) != fault.Failed || !strings.Contains(err.Error(), "the copy is lost: "+partial(path)) || len(fault.Hints(err)) != 1 {
+			t.Errorf("%s: %v", what, err)
+		}
+		if _, err := os.Stat(path); err == nil {
+			t.Errorf("%s: something else got the name", what)
+		}
+	}
+}
+
+// Nothing is copied between sectors of different sizes.
+func TestRootOtherSectors(t *testing.T) {
+	needRoot(t)
+	dir := t.TempDir()
+	large := attach(t, imageFile(t, dir+"/b.img"), loopdev.Options{})
+	f, err := os.OpenFile(large, os.O_RDWR, 0)
+	must(t, err)
+	must(t, unix.IoctlSetInt(int(f.Fd()), unix.LOOP_SET_BLOCK_SIZE, 4096))
+	must(t, f.Close())
+	s, said := imgconv(t, attach(t, imageFile(t, dir+"/a.img"), loopdev.Options{ReadOnly: true}), large)
+	if s != fault.Refused || !strings.Contains(said, "its sectors are 4096 bytes, those of the source 512: a partition table would be misread, and Xen's drivers do not agree") {
+		t.Errorf("status %d: %s", s, said)
+	}
+}
 
 // A message names a path once, and no system call.
 func TestPathsAreNamedOnce(t *testing.T) {

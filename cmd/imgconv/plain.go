@@ -34,6 +34,9 @@ func (o *options) runPlain(ctx context.Context, e *cli.Env, source, destination 
 	if err := t.findVolume(ctx, e.Runner); err != nil {
 		return err
 	}
+	if left := t.beside(); left != "" {
+		e.Infof("%s is there, too: if no other run writes it, an earlier one was killed; if nobody needs it: %s", left, run.Quote("rm", "--", left))
+	}
 	if o.whole {
 		e.Infof("%s: copied whole: asked for", source)
 	}

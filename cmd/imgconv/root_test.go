@@ -132,12 +132,16 @@ func TestRootNoSpace(t *testing.T) {
 	image := filepath.Join(t.TempDir(), "a.img")
 	must(t, os.WriteFile(image, bytes.Repeat([]byte("x"), 4<<20), 0o600))
 	path := mount(t, "tmpfs", "tmpfs", "size=1m") + "/b.img"
-	must(t, os.WriteFile(path, nil, 0o600))
-	s, said := imgconv(t, image, path)
+	must(t, os.WriteFile(path, []byte("old"), 0o600))
+	s, said := imgconv(t, "--overwrite", image, path)
 	for _, want := range []string{path + " is half overwritten", "no space left on device", "hint: make room for " + path} {
 		if s != fault.Left || !strings.Contains(said, want) || strings.Contains(said, "/proc/") {
 			t.Errorf("status %d: %s; want %q", s, said, want)
 		}
+	}
+	must(t, os.Truncate(path, 0))
+	if s, said := imgconv(t, image, path); s != fault.Refused || !strings.Contains(said, "are free") {
+		t.Errorf("no room for an empty file: status %d: %s", s, said)
 	}
 	must(t, os.Remove(path))
 	if s, said := imgconv(t, image, path); s != fault.Refused || !strings.Contains(said, "are free") {

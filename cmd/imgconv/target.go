@@ -136,6 +136,15 @@ func (t *target) close() error {
 	return t.f.Close()
 }
 
+// beside is what a killed run left of another copy to this name, "" for nothing: it is
+// not in the way, but takes room.
+func (t *target) beside() string {
+	if _, err := os.Lstat(partial(t.path)); err != nil || t.made || t.device {
+		return ""
+	}
+	return partial(t.path)
+}
+
 // lock takes a file for one run, when no other program has it open.
 func (t *target) lock() error {
 	if unix.Flock(int(t.f.Fd()), unix.LOCK_EX|unix.LOCK_NB) != nil {
@@ -167,7 +176,7 @@ func checkOpen(f *os.File, lease int, what string) error {
 
 // whoHas hints at how to find out who has a file open.
 func whoHas(err error, f *os.File) error {
-	return fault.Hint(err, "%s shows it (Debian package lsof); wait until it has ended, or end it", run.Quote("lsof", f.Name()))
+	return fault.Hint(err, "%s shows it (Debian package lsof); wait until it has ended, or end it", run.Quote("lsof", "--", f.Name()))
 }
 
 // checkAgain looks right before the first write whether somebody took the
@@ -200,10 +209,16 @@ func (t *target) finish(ctx context.Context, r run.Runner) error {
 	if !t.made {
 		return t.untag(ctx, r)
 	}
-	err := rename(t.f.Name(), t.path)
-	if err != nil {
-		return fault.Hint(fault.With(fault.Left, fmt.Errorf("the copy is complete and verified, but cannot be named %s: %w", t.path, err)),
-			"%s", run.Quote("mv", "--no-clobber", t.f.Name(), t.path))
+	if !t.named() {
+		return fault.Hint(fmt.Errorf("the copy is lost: %s was removed or replaced before it could be named %s", t.f.Name(), t.path), "run it again, and leave that file alone meanwhile")
+	}
+	if err := rename(t.f.Name(), t.path); err != nil {
+		name := t.path
+		if errors.Is(err, unix.EEXIST) {
+			name += ".new"
+		}
+		return fault.Hint(fault.With(fault.Left, fmt.Errorf("the copy is complete and verified, but cannot be named %s: %w", t.path, fault.Reason(err))),
+			"it is %s: %s", t.f.Name(), run.Quote("mv", "--no-clobber", "--", t.f.Name(), name))
 	}
 	return fault.With(fault.Left, atomicfile.SyncDir(filepath.Dir(t.path)))
 }

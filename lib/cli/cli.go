@@ -17,6 +17,7 @@ import (
 	"os"
 	"os/signal"
 	"runtime/debug"
+	"slices"
 	"strings"
 	"syscall"
 	"time"
@@ -128,12 +129,13 @@ func (t Tool) Exec(ctx context.Context, e *Env, args []string) fault.Status {
 	for line := range strings.SplitSeq(err.Error(), "\n") {
 		e.Printf("%s", line)
 	}
-	hints := fault.Hints(err)
+	hints := append([]string{}, fault.Hints(err)...)
+	if status == fault.Usage {
+		hints = append(hints, fmt.Sprintf("try '%s --help'", t.Name))
+		e.JSON = e.JSON || slices.Contains(args, "--json") // behind what cannot be understood
+	}
 	for _, h := range hints {
 		e.Printf("hint: %s", h)
-	}
-	if status == fault.Usage {
-		e.Printf("hint: try '%s --help'", t.Name)
 	}
 	if e.JSON && !e.emitted {
 		_ = e.Emit(map[string]any{"changed": status == fault.Left, "failed": true, "msg": err.Error(), "status": status, "hints": hints})

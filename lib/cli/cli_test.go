@@ -162,6 +162,28 @@ func TestErrorsAreLines(t *testing.T) {
 	}
 }
 
+// Usage errors have their hints in the JSON object, too, wherever --json stands.
+func TestUsageErrorsInJSON(t *testing.T) {
+	t.Chdir(t.TempDir())
+	if err := os.WriteFile("-x.img", nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range []struct{ args, hints string }{
+		{"--json --bogus", `["try 'try --help'"]`},
+		{"make x --bogus --json", `["try 'try --help'"]`},
+		{"--json make -x.img", `["if the file is meant: names that begin with a dash come behind --","try 'try --help'"]`},
+	} {
+		s, stdout, stderr := exec(t, &try{}, strings.Fields(c.args)...)
+		if s != fault.Usage || !strings.Contains(stdout, `"hints":`+c.hints) || strings.Count(stderr, "hint: ") != strings.Count(c.hints, `","`)+1 {
+			t.Errorf("%s: status %d: %s%s", c.args, s, stdout, stderr)
+		}
+	}
+	// What has no hint has none, and not null.
+	if _, stdout, _ := exec(t, &try{err: errors.New("no")}, "make", "x", "--json"); !strings.Contains(stdout, `"hints":[]`) {
+		t.Errorf("no hint: %s", stdout)
+	}
+}
+
 func TestApply(t *testing.T) {
 	ran := false
 	p := step.Plan{{What: "make it", Line: "mk it", Do: func(context.Context) error { ran = true; return nil }}}

@@ -108,7 +108,7 @@ func permute(fs *flag.FlagSet, args []string) ([]string, error) {
 	var positionals []string
 	for {
 		if err := fs.Parse(args); err != nil {
-			return nil, err
+			return nil, hintFile(err, args[len(args)-len(fs.Args())-1])
 		}
 		rest := fs.Args()
 		if len(rest) == 0 {
@@ -120,6 +120,14 @@ func permute(fs *flag.FlagSet, args []string) ([]string, error) {
 		positionals = append(positionals, rest[0])
 		args = rest[1:]
 	}
+}
+
+// hintFile hints at what else arg, which is no flag, may be.
+func hintFile(err error, arg string) error {
+	if _, missing := os.Lstat(arg); missing != nil || !strings.HasPrefix(arg, "-") {
+		return err
+	}
+	return fault.Hint(err, "if the file is meant: names that begin with a dash come behind --")
 }
 
 func (t Tool) verb(rest []string) (*Verb, []string, error) {

@@ -138,7 +138,7 @@ func (c *Conversion) checkExisting(d *Disk) error {
 		return fault.Refuse("cannot copy to %s: it is built on %s, which holds the image", lv.Spec(), d.Origin.Spec())
 	}
 	if dev.SectorSize != units512 {
-		return fault.Hint(fault.Refuse("cannot copy to %s: its sectors are %d bytes, those of the image 512: the guest could not read its partition table or file system", lv.Spec(), dev.SectorSize),
+		return fault.Hint(fault.Refuse("cannot copy to %s: its sectors are %d bytes, those of the image 512: %s", lv.Spec(), dev.SectorSize, OtherSectors),
 			"choose a volume group on disks with sectors of 512 bytes: pvs; lsblk --output NAME,SIZE,LOG-SEC")
 	}
 	if err := dm.Idle(dev); err != nil {
@@ -164,6 +164,12 @@ func (c *Conversion) checkExisting(d *Disk) error {
 }
 
 const units512 = int(units.Sector)
+
+// OtherSectors is why nothing is copied onto a device with larger sectors. A bare file
+// system with large enough blocks could be mounted there. But in Xen's protocol for
+// disks Linux counts in units of 512 bytes all the same, QEMU, Windows and Mini-OS in
+// sectors, and FreeBSD in both: a guest may write to other places than it means.
+const OtherSectors = "a partition table would be misread, and Xen's drivers do not agree about the unit in which they count then"
 
 // foreign says what a volume that is not ours holds; "" when that is nothing.
 func foreign(i diskimg.Info) string {
