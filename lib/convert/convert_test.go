@@ -361,6 +361,21 @@ func TestNoRoom(t *testing.T) {
 	}
 }
 
+// There is room for the digests of every size of a disk.
+func TestDigestsOf(t *testing.T) {
+	for size := units.Bytes(1 << 20); size <= 1<<60; size *= 2 {
+		for _, size := range []units.Bytes{size, size + 4096, size * 3 / 2} {
+			blocks := size / 4096
+			for block := units.Bytes(8192); blocks > 1<<20 && block <= 8<<20; block *= 2 {
+				blocks = size / block
+			}
+			if need, got := 16*blocks+2*blocks/8, digestsOf(size)+1<<20; got < need || got > 2*need+19<<20 {
+				t.Errorf("%s: %s for %s of digests", size, got, need)
+			}
+		}
+	}
+}
+
 // onePool answers lvs with a thin pool that has room.
 type onePool struct{}
 

@@ -109,7 +109,7 @@ func (c *Conversion) destination(ctx context.Context, d *Disk, spec string) erro
 	d.Dest = Destination{LV: lv, Path: "/dev/" + vg + "/" + name, Exists: found}
 	if !found {
 		d.Dest.LV = lvm.LV{VG: vg, Name: name}
-		return nil
+		return fault.Hint(lvm.CheckLength(vg, name), "choose a shorter name: --to %s=%s/LV", d.VDev, vg)
 	}
 	return c.checkExisting(d)
 }

@@ -15,10 +15,13 @@ import (
 	"xenlvm/lib/units"
 )
 
-// mostDigests is how large a file of digests becomes: 16 bytes for each of at most so
-// many blocks, and some more. There are up to three: of the last pass, of this one, and
+// digestsOf is how large a file of the digests of so many bytes becomes: 16 bytes and
+// some bits for each block. There are at most a million blocks, until they have 8 MiB,
+// from 8 TiB on. There are up to three such files: of the last pass, of this one, and
 // what it has done so far.
-const mostDigests = 17 << 20
+func digestsOf(size units.Bytes) units.Bytes {
+	return min(size/256, max(17<<20, size>>19*17/16))
+}
 
 // checkSpace refuses when the new volumes and the snapshots together do not fit
 // their volume groups or thin pools, or the digests the file system of the journal.
@@ -46,7 +49,7 @@ func (c *Conversion) checkSpace(ctx context.Context, snaps []*snapshot) error {
 	var digests units.Bytes
 	for _, d := range c.Disks {
 		if d.Method != QEMU { // which keeps none
-			digests += 3 * min(units.Bytes(d.Info.Size/256), mostDigests)
+			digests += 3 * digestsOf(units.Bytes(d.Info.Size))
 		}
 		if !d.Dest.Exists {
 			if err := take(d.Dest.LV.VG, units.Bytes(d.Info.Size)); err != nil {

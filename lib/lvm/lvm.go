@@ -7,6 +7,7 @@ package lvm
 
 import (
 	"context"
+	"crypto/sha256"
 	"encoding/json"
 	"fmt"
 	"slices"
@@ -217,6 +218,16 @@ func CheckName(name string) error {
 	return nil
 }
 
+// CheckLength refuses the name of a volume to be made, for which device-mapper has no
+// room. Its names have 127 bytes (DM_NAME_LEN); LVM doubles dashes in them, and appends
+// "-real" for a volume that has a snapshot.
+func CheckLength(vg, name string) error {
+	if n := len(strings.TrimPrefix(DMPath(vg, name), "/dev/mapper/") + "-real"); n > 127 {
+		return fault.Refuse("cannot name a volume %s/%s: device-mapper would call it by %d bytes, and takes 127", vg, name, n)
+	}
+	return nil
+}
+
 func validName(s string) bool {
 	if s == "" || s == "." || s == ".." || s[0] == '-' || len(s) > 127 || reserved(s) {
 		return false
@@ -242,8 +253,11 @@ func DMPath(vg, name string) string {
 	return "/dev/mapper/" + double(vg) + "-" + double(name)
 }
 
+// longest is how long a name of ours is: that of its group needs some room, too.
+const longest = 100
+
 // NameFor makes a valid volume name of domain and vdev; what LVM does not allow
-// becomes an underscore.
+// becomes an underscore. Of a long one the end becomes a digest.
 func NameFor(domain, vdev string) string {
 	name := strings.Map(func(r rune) rune {
 		if r < 0x80 && validName("x"+string(r)) {
@@ -254,6 +268,10 @@ func NameFor(domain, vdev string) string {
 	name = strings.TrimLeft(name, "-")
 	if reserved(name) {
 		name = "lv-" + strings.ReplaceAll(name, "_", "-")
+	}
+	if len(name) > longest {
+		sum := fmt.Sprintf("-%x", sha256.Sum256([]byte(domain+"\x00"+vdev)))[:17]
+		name = name[:longest-len(sum)] + sum
 	}
 	return name
 }

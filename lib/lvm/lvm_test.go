@@ -41,6 +41,36 @@ func TestNames(t *testing.T) {
 	}
 }
 
+// Long names stay names, and apart from each other.
+func TestLongNames(t *testing.T) {
+	at := strings.Repeat("x", longest-len("-xvda"))
+	if got := NameFor(at, "xvda"); got != at+"-xvda" {
+		t.Errorf("NameFor of %d bytes = %q", len(at), got)
+	}
+	seen := map[string]bool{}
+	for _, domain := range []string{at + "x", at + "y", strings.Repeat("x", 4000), strings.Repeat("_cdata", 100)} {
+		for _, vdev := range []string{"xvda", "xvdb"} {
+			name := NameFor(domain, vdev)
+			if len(name) != longest || seen[name] || CheckName(name) != nil || name != NameFor(domain, vdev) {
+				t.Errorf("NameFor(%.20q…, %s) = %q", domain, vdev, name)
+			}
+			seen[name] = true
+		}
+	}
+	for _, c := range []struct {
+		vg, name string
+		fits     bool
+	}{
+		{"vg0", strings.Repeat("x", 118), true}, {"vg0", strings.Repeat("x", 119), false},
+		{"v-0", strings.Repeat("x", 117), true}, {"v-0", strings.Repeat("x", 118), false},
+		{"vg0", strings.Repeat("-", 59), true}, {"vg0", strings.Repeat("-", 60), false},
+	} {
+		if err := CheckLength(c.vg, c.name); (err == nil) != c.fits || err != nil && fault.StatusOf(err) != fault.Refused {
+			t.Errorf("%s/%s: %v", c.vg, c.name, err)
+		}
+	}
+}
+
 func TestParseStatus(t *testing.T) {
 	for in, want := range map[string]Usage{
 		"0 2097152 snapshot 16/204800 16\n":         {8192, 204800 * 512},

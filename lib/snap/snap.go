@@ -3,6 +3,7 @@
 package snap
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -37,7 +38,7 @@ type Request struct {
 func (q Request) Plan(ctx context.Context, r run.Runner) (step.Plan, lvm.LV, error) {
 	o := q.Origin
 	snap := lvm.LV{VG: o.VG, Name: q.Name, Origin: o.Name, Size: o.Size, Path: "/dev/" + o.VG + "/" + q.Name, DMPath: lvm.DMPath(o.VG, q.Name)}
-	if err := lvm.CheckName(q.Name); err != nil {
+	if err := cmp.Or(lvm.CheckName(q.Name), lvm.CheckLength(o.VG, q.Name)); err != nil {
 		return nil, snap, err
 	}
 	have, found, err := lvm.Find(ctx, r, o.VG, q.Name)

@@ -84,6 +84,7 @@ func TestRequest(t *testing.T) {
 		{"a snapshot", host{}, Request{Origin: with(func(v *lvm.LV) { v.Origin = "o" }), Name: "s"}, "", "it is itself a snapshot"},
 		{"a pool", host{}, Request{Origin: with(func(v *lvm.LV) { v.Type = "thin-pool" }), Name: "s"}, "", "it is a thin pool"},
 		{"a name for an option", host{}, Request{Origin: origin, Name: "-f"}, "", "cannot name a volume"},
+		{"too long a name", host{}, Request{Origin: origin, Name: strings.Repeat("x", 119)}, "", "device-mapper would call it by 128 bytes"},
 	} {
 		plan, v, err := tt.q.Plan(t.Context(), tt.host)
 		if tt.err != "" {
