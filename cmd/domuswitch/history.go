@@ -46,15 +46,22 @@ func (d *domain) historyOf() history {
 			h.ran = ran
 		}
 	}
-	if h.found && !h.booted && !maps.Equal(h.applied.Written, written(h.applied.Mappings)) {
+	if h.found && !h.booted && writtenSinceThen(h.applied) {
 		h.ran = true // xl create by hand leaves no record, but the guest wrote
 	}
 	return h
 }
 
-// written are the counters of the disks that lines lead to.
-func written(lines []mapping.Line) map[string]int64 {
-	sectors := map[string]int64{}
+// writtenSinceThen says whether anybody may have written to the disks of a change since.
+func writtenSinceThen(a journal.Replaced) bool {
+	sectors, seqs := written(a.Mappings)
+	return !maps.Equal(a.Written, sectors) || len(a.DiskSeq) > 0 && !maps.Equal(a.DiskSeq, seqs)
+}
+
+// written are the counters of the disks that lines lead to, and what tells their
+// activations apart.
+func written(lines []mapping.Line) (sectors map[string]int64, seqs map[string]uint64) {
+	sectors, seqs = map[string]int64{}, map[string]uint64{}
 	for _, l := range lines {
 		dev, err := blkdev.Stat(l.Destination)
 		if err != nil {
@@ -63,8 +70,11 @@ func written(lines []mapping.Line) map[string]int64 {
 		if n, err := dev.Written(); err == nil {
 			sectors[l.Destination] = n
 		}
+		if n := dev.DiskSeq(); n > 0 {
+			seqs[l.Destination] = n
+		}
 	}
-	return sectors
+	return sectors, seqs
 }
 
 // copyOf is imgconv's newest record of a copy of the disk to a destination that

@@ -28,9 +28,18 @@ func TestWritesSinceTheSwitchMeanThatItRan(t *testing.T) {
 	if err != nil {
 		t.Skip(err)
 	}
-	for before, want := range map[int64]bool{now: false, now + 8: true} {
-		t.Run(fmt.Sprint(before-now), func(t *testing.T) {
-			data, err := json.Marshal(journal.Replaced{Real: "/vm3.cfg", After: sum([]byte("new")), Mappings: lines, Written: map[string]int64{lines[0].Destination: before}})
+	for _, c := range []struct {
+		before int64
+		seq    uint64
+		want   bool
+	}{{now, 0, false}, {now, dev.DiskSeq(), false}, {now + 8, dev.DiskSeq(), true}, {now, dev.DiskSeq() + 1, true}} {
+		before, want := c.before, c.want
+		t.Run(fmt.Sprint(before-now, c.seq), func(t *testing.T) {
+			then := journal.Replaced{Real: "/vm3.cfg", After: sum([]byte("new")), Mappings: lines, Written: map[string]int64{lines[0].Destination: before}}
+			if c.seq > 0 {
+				then.DiskSeq = map[string]uint64{lines[0].Destination: c.seq}
+			}
+			data, err := json.Marshal(then)
 			if err != nil {
 				t.Fatal(err)
 			}

@@ -80,8 +80,9 @@ func (r *replacement) keep(backup string, old []byte) error {
 	if err := atomicfile.Create(backup, old); err != nil {
 		return fmt.Errorf("cannot keep the configuration of %s: %w", r.d.name, err)
 	}
+	sectors, seqs := written(r.lines)
 	err := r.d.journal.Append(r.kind, journal.Replaced{
-		Config: r.d.file.Path, Real: r.d.file.Real, Backup: r.backup, Before: sum(old), After: sum(r.content), Mappings: r.lines, Running: r.running, Written: written(r.lines),
+		Config: r.d.file.Path, Real: r.d.file.Real, Backup: r.backup, Before: sum(old), After: sum(r.content), Mappings: r.lines, Running: r.running, Written: sectors, DiskSeq: seqs,
 	})
 	if err != nil {
 		return errors.Join(err, os.Remove(backup))

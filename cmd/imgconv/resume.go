@@ -11,7 +11,6 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"strings"
 
 	"golang.org/x/sys/unix"
 
@@ -72,11 +71,11 @@ func (s *source) identity() (which, state string) {
 // diskOf tells a device from what had its number before, "" if that cannot be: from
 // Linux 5.15 on, the kernel gives each disk that is attached another number.
 func diskOf(n blkdev.Number) string {
-	seq, err := os.ReadFile("/sys/dev/block/" + n.String() + "/diskseq")
-	if err != nil {
+	seq := blkdev.Device{Number: n}.DiskSeq()
+	if seq == 0 {
 		return ""
 	}
-	return fmt.Sprintf("device %v, disk %s of boot %s", n, strings.TrimSpace(string(seq)), journal.BootID())
+	return fmt.Sprintf("device %v, disk %d of boot %s", n, seq, journal.BootID())
 }
 
 // identity tells a destination from all others, whatever has its name or number

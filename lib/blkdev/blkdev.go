@@ -122,6 +122,18 @@ func (d Device) Written() (int64, error) {
 	return written + discarded, errors.Join(err1, err2)
 }
 
+// DiskSeq tells the device from what had its number before in this boot, and will have
+// it later: the counters of each begin anew. It is 0 for a partition, and before Linux
+// 5.15.
+func (d Device) DiskSeq() uint64 {
+	b, err := os.ReadFile(d.sysfs() + "/diskseq")
+	if err != nil {
+		return 0
+	}
+	n, _ := strconv.ParseUint(strings.TrimSpace(string(b)), 10, 64)
+	return n
+}
+
 func names(dir string) []string {
 	entries, err := os.ReadDir(dir)
 	if err != nil {

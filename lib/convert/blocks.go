@@ -47,7 +47,7 @@ func (c *Conversion) copyBlocks(ctx context.Context, s *snapshot, d *Disk) (bloc
 	if err != nil {
 		return blocksPass{}, err
 	}
-	counter, err := counted(d)
+	counter, _, err := counted(d)
 	if err != nil {
 		return blocksPass{}, err
 	}
@@ -88,7 +88,7 @@ func (c *Conversion) options(what string) (o blockcopy.Options, finished func())
 // done, or of what is read from the destination now.
 func (c *Conversion) before(ctx context.Context, d *Disk, dst *os.File, size int64) (*blockcopy.Digests, error) {
 	// Now that nobody else can write: still so?
-	if sums := c.loadDigests(d); sums != nil && d.unwritten(d.last.Written) {
+	if sums := c.loadDigests(d); sums != nil && d.unwritten(d.last) {
 		d.Result.Delta = byDigests
 		return sums, c.forgetCheckpoint(d)
 	}
@@ -134,7 +134,7 @@ func (c *Conversion) verify(ctx context.Context, s *snapshot, d *Disk, pass bloc
 		return err
 	}
 	// Before dst is closed, and others can write again.
-	if d.Result.written, err = counted(d); err != nil {
+	if d.Result.written, _, err = counted(d); err != nil {
 		return err
 	}
 	if pass.wrote && d.Result.written == pass.before {
@@ -160,17 +160,17 @@ func (c *Conversion) readBack(ctx context.Context, d *Disk, dst *os.File, pass b
 }
 
 // counted is the counter of sectors written to d's destination, -1 when the
-// kernel does not count.
-func counted(d *Disk) (int64, error) {
+// kernel does not count, and the number that tells this activation from others.
+func counted(d *Disk) (sectors int64, seq uint64, err error) {
 	dev, err := blkdev.Stat(d.Dest.Path)
 	if err != nil {
-		return 0, fault.With(fault.Failed, err)
+		return 0, 0, fault.With(fault.Failed, err)
 	}
-	n, err := dev.Written()
+	sectors, err = dev.Written()
 	if errors.Is(err, blkdev.ErrNotCounted) {
-		return -1, nil
+		sectors, err = -1, nil
 	}
-	return n, err
+	return sectors, dev.DiskSeq(), err
 }
 
 // watched does work that reads a snapshot, while the snapshot, and all thin pools

@@ -226,6 +226,8 @@ func TestTrust(t *testing.T) {
 	}{
 		{"nothing changed", func(*Disk, *journal.Copied) {}, true, true},
 		{"somebody wrote to it", func(_ *Disk, l *journal.Copied) { l.Written-- }, true, false},
+		{"of the same activation", func(d *Disk, l *journal.Copied) { l.DiskSeq = d.Dest.Node.DiskSeq() }, true, true},
+		{"activated again, and as much was written", func(d *Disk, l *journal.Copied) { l.DiskSeq = d.Dest.Node.DiskSeq() + 1 }, true, false},
 		{"another boot", func(d *Disk, _ *journal.Copied) { d.past.boot = "other" }, true, false},
 		{"the last pass did not end", func(d *Disk, _ *journal.Copied) { d.Dest.LV.Tags = []string{lvm.TagIncomplete} }, true, false},
 		{"a partial pass, its tag on", func(d *Disk, l *journal.Copied) { l.Partial, d.Dest.LV.Tags = true, []string{lvm.TagIncomplete} }, true, true},

@@ -82,7 +82,7 @@ func (c *Conversion) judgePast(d *Disk) {
 	if last.DiskSize != d.Info.Size || last.LVSize != int64(d.Dest.LV.Size) || d.Dest.LV.Tagged(lvm.TagIncomplete) != last.Partial || d.past.boot != journal.BootID() {
 		return
 	}
-	d.trusted = d.unwritten(last.Written)
+	d.trusted = d.unwritten(last)
 }
 
 // checkNewer refuses to overwrite a volume that the domain may have run on since
@@ -101,11 +101,11 @@ func (d *Disk) verified() bool {
 	return d.last != nil && slices.Contains([]Verified{"", VerifiedFull, VerifiedWritten}, Verified(d.last.Verified))
 }
 
-// unwritten says whether the destination was not written to since its counter
-// stood at before. Where the kernel does not count, nobody knows.
-func (d *Disk) unwritten(before int64) bool {
+// unwritten says whether the destination was not written to since the copy last. Where
+// the kernel does not count, nobody knows.
+func (d *Disk) unwritten(last *journal.Copied) bool {
 	now, err := d.Dest.Node.Written()
-	return err == nil && before >= 0 && now == before
+	return err == nil && last.Unwritten(now, d.Dest.Node.DiskSeq())
 }
 
 // chosen is the data of a record about where d goes.
@@ -163,7 +163,7 @@ func (c *Conversion) readDigests(d *Disk, name string) *blockcopy.Digests {
 
 // record writes down that the destination of d is equal to its source in s.
 func (c *Conversion) record(s *snapshot, d *Disk) error {
-	written, err := counted(d)
+	written, seq, err := counted(d)
 	if err != nil {
 		return err
 	}
@@ -178,7 +178,7 @@ func (c *Conversion) record(s *snapshot, d *Disk) error {
 	}
 	data := journal.Copied{
 		Destination: d.chosen(), SourceSize: d.Info.FileSize, DiskSize: d.Info.Size, SourceModified: d.Result.modified.UnixNano(), Seen: d.Result.seen,
-		Written: written, LVSize: int64(d.Dest.LV.Size), Verified: string(d.Result.Verified), Inside: d.Inside, Partial: d.Result.Partial, BytesRead: d.Result.BytesRead, BytesWritten: d.Result.BytesWritten,
+		Written: written, DiskSeq: seq, LVSize: int64(d.Dest.LV.Size), Verified: string(d.Result.Verified), Inside: d.Inside, Partial: d.Result.Partial, BytesRead: d.Result.BytesRead, BytesWritten: d.Result.BytesWritten,
 	}
 	if d.Method == Blocks {
 		data.Digests = digestsName(d)

@@ -97,7 +97,10 @@ type Copied struct {
 	// Written is how many sectors of the destination were ever written since
 	// the host booted: more of them now, or another boot, and somebody else
 	// may have written there.
-	Written int64  `json:"destination_sectors_written"`
+	Written int64 `json:"destination_sectors_written"`
+	// DiskSeq is the number that the kernel gave the destination when it was activated,
+	// 0 for not known: the count of another activation says nothing.
+	DiskSeq uint64 `json:"destination_diskseq,omitempty"`
 	Digests string `json:"digests,omitempty"` // file beside the journal, by blocks
 	Partial bool   `json:"partial,omitempty"` // files are left to a later pass
 	LVSize  int64  `json:"lv_size,omitempty"` // of the destination, bytes
@@ -116,6 +119,12 @@ type Copied struct {
 	BytesWritten int64  `json:"bytes_written"`
 }
 
+// Unwritten says whether the destination is as it was left, if by now so many sectors
+// were written to it since the host booted, and its number is seq.
+func (c Copied) Unwritten(sectors int64, seq uint64) bool {
+	return c.Written >= 0 && sectors == c.Written && (c.DiskSeq == 0 || seq == c.DiskSeq)
+}
+
 // Replaced is a change of a configuration.
 type Replaced struct {
 	Config   string         `json:"config"` // as it was named
@@ -128,4 +137,7 @@ type Replaced struct {
 	// Written is how many sectors of each new disk had been written in that boot
 	// when it was switched to, for those of which the kernel counts that.
 	Written map[string]int64 `json:"sectors_written,omitempty"`
+	// DiskSeq is the number that the kernel gave each of them when it was activated, for
+	// those for which it does that.
+	DiskSeq map[string]uint64 `json:"diskseq,omitempty"`
 }
