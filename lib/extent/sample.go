@@ -22,11 +22,9 @@ func (s Set) Sample(n int, size int64) Set {
 	for r := range s.All() {
 		for ; len(at) > 0 && at[0] < passed+r.Len; at = at[1:] {
 			off := r.Off + at[0] - passed
-			off -= off % size
-			start := max(r.Off, off)
-			some.Add(start, min(r.End(), off+size)-start)
+			some.Add(off-off%size, size)
 		}
 		passed += r.Len
 	}
-	return some
+	return some.Intersect(s)
 }
