@@ -129,23 +129,33 @@ func notInstalled(name string) error {
 // stderrKept is how much of a command's standard error an Error quotes.
 const stderrKept = 4096
 
-// grace is what an interruptible command gets between SIGTERM and SIGKILL.
+// grace is what a command that is stopped gets between SIGTERM and SIGKILL.
 const grace = 10 * time.Second
 
 // slowAfter is when a user wants to know what we wait for.
 const slowAfter = 30 * time.Second
 
+// queryLimit is when a query has hung: LVM waits for whoever has its lock, and that
+// may take minutes.
+const queryLimit = 10 * time.Minute
+
+// ErrHangs is the cause when a query did not end.
+var ErrHangs = errors.New("it hangs")
+
 // Host runs commands on this machine. Log, when set, is told of each; Slow of one
-// that an interrupt does not stop when it has run for SlowAfter.
+// that has run for SlowAfter, but for those that take as long as a disk is large.
 type Host struct {
 	Log  func(c Cmd, took time.Duration, err error)
 	Slow func(c Cmd)
 
-	SlowAfter time.Duration // 0: half a minute
+	SlowAfter  time.Duration // 0: half a minute
+	QueryLimit time.Duration // 0: ten minutes
+	Grace      time.Duration // 0: ten seconds; what SIGTERM gets, and what SIGKILL gets then
 }
 
-// Run runs c to its end. A query stops with the context; a change that is not
-// Interruptible is never started after the context ended, and never stopped.
+// Run runs c to its end. A query stops with the context, or when it hangs; a change
+// that is not Interruptible is never started after the context ended, and never
+// stopped.
 func (h Host) Run(ctx context.Context, c Cmd) (Result, error) {
 	if ctx.Err() != nil {
 		return Result{Code: -1}, context.Cause(ctx)
@@ -166,6 +176,13 @@ func (h Host) run(ctx context.Context, c Cmd) (Result, error) {
 	stoppable := c.Interruptible || c.Effect == Query
 	if !stoppable {
 		ctx = context.WithoutCancel(ctx)
+		mayKill()
+	}
+	if c.Effect == Query {
+		limit := cmp.Or(h.QueryLimit, queryLimit)
+		limited, cancel := context.WithTimeoutCause(ctx, limit, fmt.Errorf("%w: no answer after %s", ErrHangs, limit))
+		defer cancel()
+		ctx = limited
 	}
 	cmd := exec.CommandContext(ctx, path, c.Args...)
 	cmd.Args[0] = c.Name
@@ -179,20 +196,24 @@ func (h Host) run(ctx context.Context, c Cmd) (Result, error) {
 	}
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGTERM) }
-	cmd.WaitDelay = grace
+	cmd.WaitDelay = h.grace()
 	if stoppable {
 		// A copy must not outlive us, even if we are killed. The kernel ties
 		// the death signal to the thread, so the thread is held meanwhile.
 		cmd.SysProcAttr.Pdeathsig = syscall.SIGTERM
 		runtime.LockOSThread()
 		defer runtime.UnlockOSThread()
-	} else if h.Slow != nil {
+	}
+	if h.Slow != nil && !c.Interruptible {
 		defer time.AfterFunc(cmp.Or(h.SlowAfter, slowAfter), func() { h.Slow(c) }).Stop()
 	}
-	err = cmd.Run()
+	ended, err := h.wait(ctx, cmd)
+	if !ended {
+		return Result{Code: -1}, fmt.Errorf("%s: %w, and cannot be killed", c.Name, stopped(ctx, c))
+	}
 	res := Result{Stdout: stdout.Bytes(), Stderr: stderr.buf, Code: cmd.ProcessState.ExitCode()}
 	if ctx.Err() != nil {
-		return res, fmt.Errorf("%s: %w", c.Name, context.Cause(ctx))
+		return res, fmt.Errorf("%s: %w", c.Name, stopped(ctx, c))
 	}
 	var exit *exec.ExitError
 	if errors.As(err, &exit) && slices.Contains(c.OK, res.Code) {
@@ -202,6 +223,38 @@ func (h Host) run(ctx context.Context, c Cmd) (Result, error) {
 		return res, &Error{Cmd: c, Code: res.Code, Stderr: string(stderr.buf), Err: err}
 	}
 	return res, nil
+}
+
+func (h Host) grace() time.Duration { return cmp.Or(h.Grace, grace) }
+
+// wait runs cmd. It is false when cmd has not ended although it was killed: whoever
+// reads a suspended device cannot be, and what it wrote so far must not be read.
+func (h Host) wait(ctx context.Context, cmd *exec.Cmd) (ended bool, err error) {
+	if err := cmd.Start(); err != nil {
+		return true, err
+	}
+	done := make(chan error, 1)
+	go func() { done <- cmd.Wait() }()
+	select {
+	case err := <-done:
+		return true, err
+	case <-ctx.Done():
+	}
+	select {
+	case err := <-done:
+		return true, err
+	case <-time.After(3 * h.grace()): // SIGTERM, SIGKILL, and what its end takes
+		return false, nil
+	}
+}
+
+// stopped is why a command was stopped, and how to find out what it waits for.
+func stopped(ctx context.Context, c Cmd) error {
+	err := context.Cause(ctx)
+	if errors.Is(err, ErrHangs) {
+		err = fault.Hint(err, "ps -C %s -o pid,stat,wchan,args; dmsetup info -c -o name,suspended", Quote(c.Name))
+	}
+	return err
 }
 
 // environment is env with the C locale, and with lvm2 told not to complain of

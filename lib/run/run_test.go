@@ -94,27 +94,42 @@ func TestOnlyTheInterruptibleStops(t *testing.T) {
 	}
 }
 
-// A change that may hang is told of, and only such a one. It runs until Slow
-// closes its pipe.
+// What may hang is told of, but not what takes as long as a disk is large. It runs
+// until Slow closes its pipe.
 func TestSlow(t *testing.T) {
-	r, w, err := os.Pipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer r.Close()
-	told := make(chan string, 1)
-	h := Host{SlowAfter: time.Nanosecond, Slow: func(c Cmd) { told <- c.Line(); w.Close() }}
-	if _, err := h.Run(t.Context(), Cmd{Name: "cat", Stdin: r, Effect: Change}); err != nil {
-		t.Fatal(err)
-	}
-	if got := <-told; got != "cat" {
-		t.Errorf("told of %q; want cat", got)
-	}
-	h.Slow = func(c Cmd) { t.Errorf("told of %s", c.Line()) }
-	for _, c := range []Cmd{{Name: "true"}, {Name: "true", Effect: Change, Interruptible: true}} {
-		if _, err := h.Run(t.Context(), c); err != nil {
-			t.Error(err)
+	for _, effect := range []Effect{Change, Query} {
+		r, w, err := os.Pipe()
+		if err != nil {
+			t.Fatal(err)
 		}
+		defer r.Close()
+		told := make(chan string, 1)
+		h := Host{SlowAfter: time.Nanosecond, Slow: func(c Cmd) { told <- c.Line(); w.Close() }}
+		if _, err := h.Run(t.Context(), Cmd{Name: "cat", Stdin: r, Effect: effect}); err != nil {
+			t.Fatal(err)
+		}
+		if got := <-told; got != "cat" {
+			t.Errorf("told of %q; want cat", got)
+		}
+	}
+	h := Host{SlowAfter: time.Nanosecond, Slow: func(c Cmd) { t.Errorf("told of %s", c.Line()) }}
+	if _, err := h.Run(t.Context(), Cmd{Name: "true", Effect: Change, Interruptible: true}); err != nil {
+		t.Error(err)
+	}
+}
+
+// A query that never ends does not hang its program, also when it does not end as
+// asked, and says what it is. A change has no limit.
+func TestQueryLimit(t *testing.T) {
+	h := Host{QueryLimit: time.Millisecond, Grace: 10 * time.Millisecond}
+	for _, script := range []string{"exec sleep infinity", "trap '' TERM; while :; do sleep 1; done"} {
+		_, err := h.Run(t.Context(), Cmd{Name: "sh", Args: []string{"-c", script}})
+		if !errors.Is(err, ErrHangs) || fault.StatusOf(err) != fault.Failed || !strings.Contains(err.Error(), "sh: it hangs: no answer after 1ms") || len(fault.Hints(err)) != 1 {
+			t.Errorf("%s: %v, hints %q", script, err, fault.Hints(err))
+		}
+	}
+	if _, err := h.Run(t.Context(), Cmd{Name: "sleep", Args: []string{"0.1"}, Effect: Change}); err != nil {
+		t.Errorf("a change: %v", err)
 	}
 }
 

@@ -128,9 +128,10 @@ func Attached(ctx context.Context, r run.Runner, nodes []string) ([]string, erro
 
 // list reads a subtree of xenstore. One that does not exist is empty.
 func list(ctx context.Context, r run.Runner, root string) (map[string]string, error) {
-	res, err := r.Run(ctx, run.Cmd{Name: "xenstore-ls", Args: []string{"-f", root}})
+	const absent = "No such file or directory"
+	res, err := run.Insist(ctx, r, run.Cmd{Name: "xenstore-ls", Args: []string{"-f", root}}, absent)
 	var failed *run.Error
-	if errors.As(err, &failed) && strings.Contains(failed.Stderr, "No such file or directory") {
+	if errors.As(err, &failed) && strings.Contains(failed.Stderr, absent) {
 		return nil, nil
 	}
 	if err != nil {

@@ -51,7 +51,7 @@ func (d Domain) Number() string { return strconv.Itoa(d.ID) }
 // List returns all domains, Domain-0 included. One whose name is gone already,
 // because it is dying, is called "(null)".
 func List(ctx context.Context, r run.Runner) ([]Domain, error) {
-	res, err := r.Run(ctx, run.Cmd{Name: "xl", Args: []string{"list"}})
+	res, err := run.Insist(ctx, r, run.Cmd{Name: "xl", Args: []string{"list"}})
 	if err != nil {
 		return nil, fmt.Errorf("cannot list the domains: %w", err)
 	}
