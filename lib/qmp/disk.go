@@ -140,6 +140,9 @@ func (c *Client) nodesOn(ctx context.Context, file string) ([]node, error) {
 	return nodes, nil
 }
 
+// mostLayers is how deep a guest that has taken over its QEMU can have us look.
+const mostLayers = 32
+
 // filename is the file below a node. QEMU writes a node with options as json:
 // and those options, of which each layer has the next one as its file.
 func filename(s string) string {
@@ -151,7 +154,8 @@ func filename(s string) string {
 		Filename string          `json:"filename"`
 		File     json.RawMessage `json:"file"`
 	}
-	for rest := json.RawMessage(options); rest != nil; {
+	rest := json.RawMessage(options)
+	for range mostLayers {
 		var l layer
 		if json.Unmarshal(rest, &l) != nil {
 			break

@@ -9,8 +9,13 @@ import (
 )
 
 func TestFilename(t *testing.T) {
+	nested := func(n int) string {
+		return "json:" + strings.Repeat(`{"file":`, n) + `{"filename":"/a"}` + strings.Repeat("}", n)
+	}
 	tests := map[string]string{
-		"/srv/q.qcow2": "/srv/q.qcow2",
+		nested(mostLayers - 1): "/a",
+		nested(mostLayers):     nested(mostLayers),
+		"/srv/q.qcow2":         "/srv/q.qcow2",
 		`json:{"driver": "raw", "size": 1, "file": {"driver": "host_device", "filename": "/dev/vg0/q"}}`: "/dev/vg0/q",
 		`json:{"driver": "raw", "file": {"driver": "raw", "file": {"filename": "/a"}}}`:                  "/a",
 		`json:{"driver": "null-co"}`: `json:{"driver": "null-co"}`,

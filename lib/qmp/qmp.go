@@ -48,6 +48,7 @@ type Client struct {
 	conn     net.Conn
 	turn     chan struct{} // holds a token while a command runs
 	in       []byte        // read and not yet taken: a line may arrive in parts
+	seen     int           // bytes of it that have no end of a line
 	lastID   int64
 	broken   error // why no command can run any more
 
@@ -225,14 +226,15 @@ func (c *Client) deliver(e Event) {
 // receive reads the next line. At a deadline it keeps what has come of it.
 func (c *Client) receive() (message, error) {
 	for {
-		if line, rest, whole := bytes.Cut(c.in, []byte("\n")); whole {
+		if line, rest, whole := bytes.Cut(c.in[c.seen:], []byte("\n")); whole {
+			line, c.in, c.seen = c.in[:c.seen+len(line)], rest, 0
 			var m message
 			if err := json.Unmarshal(line, &m); err != nil {
 				return m, c.lost(fmt.Errorf("it does not speak QMP: %w", err))
 			}
-			c.in = rest
 			return m, nil
 		}
+		c.seen = len(c.in)
 		if len(c.in) > longestLine {
 			return message{}, c.lost(fmt.Errorf("a line of more than %d bytes", longestLine))
 		}
