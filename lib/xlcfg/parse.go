@@ -48,7 +48,8 @@ func (p *parser) file() error {
 
 // assignment reads one statement from its key to the token that ends it.
 func (p *parser) assignment() *SyntaxError {
-	key := string(p.lexer.file.src[p.tok.start:p.tok.end])
+	f, start := p.lexer.file, p.tok.start
+	key := string(f.src[start:p.tok.end])
 	if err := p.advance(); err != nil {
 		return err
 	}
@@ -66,6 +67,7 @@ func (p *parser) assignment() *SyntaxError {
 	if err := p.store(key, op, v); err != nil {
 		return err
 	}
+	f.statements = append(f.statements, statement{key, start, p.tok.end})
 	if err := p.advance(); err != nil {
 		return err
 	}

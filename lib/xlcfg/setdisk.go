@@ -64,7 +64,7 @@ func unwritable(target string) string {
 		return "the path is not absolute"
 	case len(target) > maxPath:
 		return "the path is too long"
-	case strings.ContainsFunc(target, func(r rune) bool { return r < ' ' || r == 0x7f }):
+	case unprintable(target):
 		return "the path has a control character"
 	case !utf8.ValidString(target):
 		return "the path is not valid UTF-8, which libxl cannot store"

@@ -26,6 +26,14 @@ type File struct {
 	name     string
 	src      []byte
 	settings map[string]value // what each key stands for after the whole file has been read
+
+	statements []statement // in order
+}
+
+// statement is one KEY = VALUE or KEY += VALUE, from its key to the end of its value.
+type statement struct {
+	key        string
+	start, end int
 }
 
 // value is an atom (a string or a number, which xl does not tell apart) or a
