@@ -17,13 +17,10 @@
 package changed
 
 import (
-	"fmt"
-	"os"
 	"slices"
 	"sort"
 
 	"xenlvm/lib/extent"
-	"xenlvm/lib/fault"
 )
 
 // Extent is a range of a file whose bytes lie in one piece, in the same order, at
@@ -89,32 +86,4 @@ func unmoved(a, b []Extent) []Extent {
 		}
 	}
 	return same
-}
-
-// Cloned is which bytes of now may differ from base, a clone of it (FICLONE) that
-// nobody wrote to: what both still share is unchanged. Base keeps its blocks, so
-// that nothing new can be where it lies, unless the filesystem moves it (balance):
-// then the error is one to try again after.
-func Cloned(base, now *os.File) (extent.Set, error) {
-	var infos [2]os.FileInfo
-	for i, f := range []*os.File{base, now} {
-		var err error
-		if infos[i], err = f.Stat(); err != nil {
-			return extent.Set{}, fmt.Errorf("cannot compare clones: %w", err)
-		}
-	}
-	if os.SameFile(infos[0], infos[1]) {
-		return extent.Set{}, fault.Refuse("cannot compare %s with itself", now.Name())
-	}
-	var maps [3]Map
-	for i, f := range []*os.File{base, now, base} {
-		var err error
-		if maps[i], err = ReadMap(f); err != nil {
-			return extent.Set{}, err
-		}
-	}
-	if !slices.Equal(maps[0].Data, maps[2].Data) {
-		return extent.Set{}, fmt.Errorf("cannot compare %s with its clone: the filesystem is moving its blocks", now.Name())
-	}
-	return Between(maps[0], maps[1], extent.Set{}), nil
 }

@@ -68,18 +68,23 @@ func OnVolume(f *os.File, device blkdev.Number) error {
 	case unix.EXT4_SUPER_MAGIC: // and ext2, ext3
 		return nil
 	case unix.XFS_SUPER_MAGIC:
-		var attr struct {
-			xflags, extsize, nextents, projid, cowextsize uint32
-			_                                             [8]byte
-		}
-		if err := ioctl(f, fsIocFsgetxattr, unsafe.Pointer(&attr)); err != nil {
-			return fmt.Errorf("cannot look at %s: %w", f.Name(), err)
-		}
-		if attr.xflags&fsXflagRealtime == 0 {
-			return nil
+		if elsewhere, err := realtime(f); err != nil || !elsewhere {
+			return err
 		}
 	}
 	return fault.Refuse("cannot map %s: %w: its file system may have it on another device, or at other addresses", f.Name(), ErrNoMap)
+}
+
+// realtime says whether a file of xfs has its data on the other device of its file system.
+func realtime(f *os.File) (bool, error) {
+	var attr struct {
+		xflags, extsize, nextents, projid, cowextsize uint32
+		_                                             [8]byte
+	}
+	if err := ioctl(f, fsIocFsgetxattr, unsafe.Pointer(&attr)); err != nil {
+		return false, fmt.Errorf("cannot look at %s: %w", f.Name(), err)
+	}
+	return attr.xflags&fsXflagRealtime != 0, nil
 }
 
 // Settle writes what is cached of a live file to its place on the volume. Where data

@@ -358,53 +358,6 @@ func (v *volume) liveMap(name string) Map {
 	return m
 }
 
-// TestRootClones compares a clone with the file that it was made of.
-func TestRootClones(t *testing.T) {
-	for _, c := range []struct {
-		fsType, size string
-		n            int
-	}{{"xfs", "300M", 60}, {"btrfs", "300M", 60}} {
-		t.Run(c.fsType, func(t *testing.T) {
-			v := newVolume(t, c.fsType, "", c.size)
-			rnd := rand.New(rand.NewPCG(2, 2))
-			v.history(rnd, "disk.img", true)
-			var s score
-			live, clone := filepath.Join(v.live, "disk.img"), filepath.Join(v.live, "clone")
-			for i := range c.n {
-				command(t, "cp", "--reflink=always", live, clone)
-				v.history(rnd, "disk.img", i%2 == 1)
-				base, err := os.Open(clone)
-				must(t, err)
-				now, err := os.Open(live)
-				must(t, err)
-				got, err := Cloned(base, now)
-				base.Close()
-				now.Close()
-				if c.fsType == "btrfs" && errors.Is(err, ErrNoMap) {
-					t.Logf("history %d: %v", i, err)
-					continue // a file of a few bytes lies among the metadata
-				}
-				must(t, err)
-				old, err := os.ReadFile(clone)
-				must(t, err)
-				content, err := os.ReadFile(live)
-				must(t, err)
-				s.judge(t, fmt.Sprintf("history %d", i), got, old, content)
-			}
-			s.report(t, "all", 10)
-			f, err := os.Open(live)
-			must(t, err)
-			defer f.Close()
-			if _, err := Cloned(f, f); err == nil {
-				t.Error("a file was compared with itself")
-			}
-			if err := OnVolume(f, v.device); (err == nil) != (c.fsType == "xfs") {
-				t.Errorf("OnVolume: %v", err)
-			}
-		})
-	}
-}
-
 // TestRootRefusals are files that must be read to know what changed.
 func TestRootRefusals(t *testing.T) {
 	journal := newVolume(t, "ext4", "data=journal", "64M")
