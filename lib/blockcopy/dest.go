@@ -23,6 +23,11 @@ const align = directio.Align
 // waits for the request under way.
 const zeroRequest = 64 << 20
 
+// smallWrite is the size from which on a write goes past the page cache of a device.
+// Smaller ones are collected there: the kernel hands the disk many of them at a time,
+// where a worker would wait for each.
+const smallWrite = 64 << 10
+
 // dest is the destination: aligned data goes past the page cache where the
 // kernel allows, zeros are made by the cheapest call that works.
 type dest struct {
@@ -35,6 +40,7 @@ type dest struct {
 
 	buffered atomic.Bool // a direct write was refused: use f
 	slowZero atomic.Bool // the cheap zeroing call was refused: write zeros
+	small    atomic.Bool // there were small writes, which leave pages in memory
 
 	mu    sync.Mutex
 	edges []edge // unaligned writes, kept for finish
@@ -114,7 +120,7 @@ func (d *dest) write(b []byte, off int64) error {
 	if len(b) == 0 {
 		return nil
 	}
-	if d.direct != nil && !d.buffered.Load() {
+	if d.direct != nil && !d.buffered.Load() && !d.collected(len(b)) {
 		n, err := d.direct.WriteAt(b, off)
 		if !errors.Is(err, unix.EINVAL) || d.mode == directio.On {
 			return writeError(off+int64(n), err)
@@ -123,6 +129,16 @@ func (d *dest) write(b []byte, off int64) error {
 	}
 	n, err := d.f.WriteAt(b, off)
 	return writeError(off+int64(n), err)
+}
+
+// collected says whether a write of n bytes waits in the page cache for others. No page
+// there may be shared with a direct write beside it.
+func (d *dest) collected(n int) bool {
+	if !d.block || d.mode == directio.On || n >= smallWrite || os.Getpagesize() != align {
+		return false
+	}
+	d.small.Store(true)
+	return true
 }
 
 func writeError(off int64, err error) error {
@@ -206,7 +222,11 @@ func (d *dest) finish() error {
 			return writeError(e.off, err)
 		}
 	}
-	if err := d.f.Sync(); err != nil {
+	flush := d.f.Sync
+	if d.small.Load() {
+		flush = func() error { return directio.Forget(d.f) }
+	}
+	if err := flush(); err != nil {
 		return fmt.Errorf("cannot flush destination: %w", err)
 	}
 	return nil

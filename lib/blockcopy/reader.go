@@ -13,7 +13,8 @@ import (
 )
 
 // reader reads a destination from the device: past the page cache where the
-// kernel and the user allow, else after the cache was dropped.
+// kernel and the user allow, else after the cache was dropped. A directio.Reader
+// reads from memory what is there: what the device has is not proven by that.
 type reader struct {
 	f, direct *os.File
 	mode      directio.Mode

@@ -21,9 +21,10 @@ func (e *MismatchError) Error() string {
 
 // Verify reads dst from the device, not from the page cache, and compares it
 // with the digests d of its source: the blocks that ranges touch, or all of
-// dst, as far as d knows it, if ranges is nil. What lies after the end of the source
-// must be zero; blocks that d does not know may be anything. The holes of a file are zeros without being
-// read. If blocks differ the error is a *MismatchError for one of them.
+// dst, as far as d knows it, if ranges is nil. What lies after the end of the
+// source must be zero; blocks that d does not know may be anything. The holes of
+// a file are zeros without being read. If blocks differ the error is a
+// *MismatchError for one of them.
 func Verify(ctx context.Context, dst *os.File, d *Digests, ranges *extent.Set, o Options) error {
 	size, _, err := deviceSize(dst)
 	if err != nil {

@@ -7,7 +7,8 @@ type Mode int
 
 const (
 	// Auto reads from memory what is there already and everything else past the
-	// page cache, writes past it, and falls back to it where it must.
+	// page cache, writes past it but for small writes to a device, and falls back to it
+	// where it must.
 	Auto Mode = iota
 	// On goes past it always; where that is not to be had there is an error.
 	On
