@@ -55,6 +55,9 @@ func (d *Digests) knows(i int64) bool { return d.known == nil || d.known.has(i) 
 // same says whether block i is known to have the digest s.
 func (d *Digests) same(i int64, s Sum) bool { return d.knows(i) && d.sums[i] == s }
 
+// Size is how many bytes the source had.
+func (d *Digests) Size() int64 { return d.size }
+
 // Unknown is the blocks of the source that d says nothing about: those that an
 // interrupted Copy did not come to.
 func (d *Digests) Unknown() extent.Set {
