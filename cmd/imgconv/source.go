@@ -65,8 +65,11 @@ func (o *options) openSource(ctx context.Context, r run.Runner, path string) (*s
 	return s, nil
 }
 
-// findUsed finds out what must be copied.
+// findUsed finds out what must be copied, and whether its holes are true.
 func (s *source) findUsed(whole bool) (err error) {
+	if err := blockcopy.CheckHoles(s.Source); err != nil {
+		return err
+	}
 	s.used = extent.Whole(s.Size())
 	if !whole {
 		s.used, s.regions, err = fsmap.Used(s, units.Bytes(s.Size()))

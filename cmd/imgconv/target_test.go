@@ -15,6 +15,7 @@ import (
 
 	"xenlvm/lib/cli"
 	"xenlvm/lib/diskimg"
+	"xenlvm/lib/extent"
 	"xenlvm/lib/fault"
 	"xenlvm/lib/run"
 )
@@ -379,6 +380,24 @@ func TestUnmoved(t *testing.T) {
 		err = (&target{f: f, path: path}).unmoved(filled{size: 8192})
 		if (err == nil) != (c.says == "") || err != nil && !strings.Contains(err.Error(), c.says) {
 			t.Errorf("%s: %v; want %q", c.name, err, c.says)
+		}
+	}
+}
+
+// liar is an image whose file system says that it is one hole.
+type liar struct{ diskimg.Source }
+
+func (liar) Data() (extent.Set, error) { return extent.Set{}, nil }
+
+// A source that lies about its holes is not copied, neither all of it nor what is in use.
+func TestHolesThatAreNone(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "image")
+	must(t, os.WriteFile(path, bytes.Repeat([]byte{1}, 1<<20), 0o600))
+	src := openImage(t, path)
+	src.Source = liar{src.Source}
+	for _, whole := range []bool{false, true} {
+		if err := src.findUsed(whole); fault.StatusOf(err) != fault.Refused || !strings.Contains(err.Error(), "a hole at") {
+			t.Errorf("whole %v: %v", whole, err)
 		}
 	}
 }

@@ -67,30 +67,3 @@ func (d *Digests) random(n int) extent.Set {
 	}
 	return s.Align(sampleSize).Clip(d.size)
 }
-
-// CheckHoles reads n random places of what src, which no Mask may hide, calls holes
-// and says where one holds data: a copy of it would lack that. 0 is all of them.
-func CheckHoles(ctx context.Context, src Source, n int, o Options) error {
-	data, err := src.Data()
-	if err != nil {
-		return fmt.Errorf("cannot find the data of source: %w", err)
-	}
-	holes := data.Complement(src.Size())
-	if n > 0 {
-		holes = holes.Sample(n, sampleSize)
-	}
-	p := newPace(o, nil, minBlock)
-	p.now.Total = holes.Bytes()
-	return p.each(ctx, holes, extent.Set{}, func(buf []byte, t task) error {
-		if err := readFull(src, buf, t.Off); err != nil {
-			return err
-		}
-		p.done(t.Len, 0, 0)
-		for i, b := range buf {
-			if b != 0 {
-				return fmt.Errorf("cannot trust source: its file system says that there is a hole at %d, and there is data", t.Off+int64(i))
-			}
-		}
-		return nil
-	})
-}

@@ -2,10 +2,7 @@ package blockcopy
 
 import (
 	"errors"
-	"strings"
 	"testing"
-
-	"xenlvm/lib/extent"
 )
 
 // sampled is an image of data, zeros and a hole, and a larger destination.
@@ -69,29 +66,5 @@ func TestSampleOfPartialDigests(t *testing.T) {
 	}
 	if err := Sample(t.Context(), dst, part, 2000, Options{}); err != nil {
 		t.Error(err)
-	}
-}
-
-// A source that calls data a hole: the copy lacks it, and nothing but reading the
-// holes shows that.
-func TestLyingHoles(t *testing.T) {
-	b := noise(12<<20, 1)
-	clear(b[4<<20 : 8<<20])
-	src := &image{b, extent.Whole(12 << 20).Subtract(extent.Of(extent.Range{Off: 4 << 20, Len: 4 << 20}))}
-	for _, n := range []int{0, 10} {
-		if err := CheckHoles(t.Context(), src, n, Options{}); err != nil {
-			t.Errorf("true holes: %v", err)
-		}
-	}
-	b[6<<20+5] = 1
-	if err := CheckHoles(t.Context(), src, 0, Options{}); err == nil || !strings.Contains(err.Error(), "a hole at 6291461, and there is data") {
-		t.Errorf("%v", err)
-	}
-	copy(b[4<<20:8<<20], noise(4<<20, 2))
-	if err := CheckHoles(t.Context(), src, 10, Options{}); err == nil {
-		t.Error("no sample found it")
-	}
-	if err := CheckHoles(t.Context(), all(b), 10, Options{}); err != nil {
-		t.Errorf("no holes at all: %v", err)
 	}
 }
