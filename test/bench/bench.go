@@ -99,7 +99,7 @@ func (b *bench) scene(ctx context.Context, dir string, s scene, use []tool) (row
 		defer func() { err = errors.Join(err, remove()) }()
 		st.memory = procs
 	}
-	if b.ram && !s.sparse {
+	if b.target.ram && !s.sparse {
 		m, err := mountRAM(ctx, filepath.Join(dir, "ram"), size)
 		if err != nil {
 			return nil, err
@@ -108,10 +108,10 @@ func (b *bench) scene(ctx context.Context, dir string, s scene, use []tool) (row
 		st.targetDir = m.Point
 	}
 	if !s.sparse {
-		if st.target, err = newTarget(ctx, st.targetDir, size); err != nil {
+		if st.dst, err = newTarget(ctx, st.targetDir, size, b.target); err != nil {
 			return nil, err
 		}
-		defer func() { err = errors.Join(err, st.target.remove(ctx)) }()
+		defer func() { err = errors.Join(err, st.dst.remove(ctx)) }()
 	}
 	samples := make([][]sample, len(use))
 	for round := range b.rounds {
@@ -137,15 +137,15 @@ type stage struct {
 	size      int64
 	dir       string
 	targetDir string
-	target    *target // nil: a new one for every run
+	dst       *target // nil: a new one for every run
 	memory    string  // the group with the limit, "" for none
 }
 
 // run runs a tool once and judges what it made.
 func (st *stage) run(ctx context.Context, t tool) (s sample, err error) {
-	dst := st.target
+	dst := st.dst
 	if dst == nil {
-		if dst, err = newTarget(ctx, st.targetDir, st.size); err != nil {
+		if dst, err = newTarget(ctx, st.targetDir, st.size, st.target); err != nil {
 			return s, err
 		}
 		defer func() { err = errors.Join(err, dst.remove(ctx)) }()
@@ -154,14 +154,15 @@ func (st *stage) run(ctx context.Context, t tool) (s sample, err error) {
 	if err := st.prepare(ctx, dst, t, p); err != nil {
 		return s, err
 	}
+	var whole, cut sample
 	if st.scene.killed {
-		whole, err := measure(ctx, t.argv(st.scene, p), dst, p.scratch, st.memory, 0)
+		whole, err = measure(ctx, t.argv(st.scene, p), dst, p.scratch, st.memory, 0)
 		if err == nil {
 			err = st.prepare(ctx, dst, t, p)
 		}
 		if err == nil {
 			half := time.Duration(whole.seconds / 2 * float64(time.Second))
-			_, err = measure(ctx, t.argv(st.scene, p), dst, p.scratch, st.memory, half)
+			cut, err = measure(ctx, t.argv(st.scene, p), dst, p.scratch, st.memory, half)
 		}
 		if err != nil {
 			return s, err
@@ -170,6 +171,9 @@ func (st *stage) run(ctx context.Context, t tool) (s sample, err error) {
 	s, err = measure(ctx, t.argv(st.scene, p), dst, p.scratch, st.memory, 0)
 	if err != nil || s.verdict.state == failed {
 		return s, err
+	}
+	if st.scene.killed {
+		s.again = repeated{cut.seconds + s.seconds - whole.seconds, cut.read + s.read - whole.read, cut.wrote + s.wrote - whole.wrote}
 	}
 	if t.bound {
 		s.verdict.state = unmeasured

@@ -52,6 +52,29 @@ func TestSummary(t *testing.T) {
 	}
 }
 
+// What an interruption cost is shown where there was one.
+func TestRepeated(t *testing.T) {
+	var samples []sample
+	for i := range int64(3) {
+		samples = append(samples, sample{verdict: verdict{state: identical}, again: repeated{float64(i), i << 20, i << 30}})
+	}
+	for killed, want := range map[bool]string{false: identical, true: identical + ", repeated 1.00 s, 1.00 MiB read, 1.00 GiB written"} {
+		if got := summarize(scene{name: "B14", killed: killed}, tool{}, 1, samples).result(); got != want {
+			t.Errorf("killed %v: %s", killed, got)
+		}
+	}
+}
+
+// What only brings a copy up to date makes none.
+func TestSuits(t *testing.T) {
+	later := tool{name: "x", later: true, qcow2: true}
+	for s, want := range map[*scene]bool{{format: raw}: false, {format: raw, base: "x"}: true, {format: "qcow2"}: false} {
+		if later.suits(*s) != want {
+			t.Errorf("%+v: %v", *s, !want)
+		}
+	}
+}
+
 func TestBestPeer(t *testing.T) {
 	one := func(name string, seconds float64, state string, ours bool) row {
 		s := []sample{{seconds: seconds, verdict: verdict{state: state}}}
@@ -193,8 +216,8 @@ func TestChosen(t *testing.T) {
 }
 
 func TestParse(t *testing.T) {
-	o, err := parse([]string{"--quick", "--imgconv", os.Args[0], "--sizes", "B1=1G,B6=64M", "--workloads", "B1,B13"})
-	if err != nil || o.rounds != 1 || o.cold || !o.warm || o.sizes["B6"] != 64*mib || len(o.workloads) != 2 || o.seed == 0 {
+	o, err := parse([]string{"--quick", "--imgconv", os.Args[0], "--sizes", "B1=1G,B6=64M", "--workloads", "B1,B13", "--target", "direct", "--still"})
+	if err != nil || o.target != (kind{direct: true, still: true}) || o.rounds != 1 || o.cold || !o.warm || o.sizes["B6"] != 64*mib || len(o.workloads) != 2 || o.seed == 0 {
 		t.Errorf("%+v, %v", o, err)
 	}
 	for _, line := range []string{"--workloads B99", "--sizes B1=1k", "--cache lukewarm", "--target tape", "extra", "--rounds -1"} {

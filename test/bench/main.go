@@ -35,7 +35,7 @@ type options struct {
 	workloads []string // "" for all
 	tools     []string // patterns; "" for all
 	sizes     map[string]int64
-	ram       bool
+	target    kind
 	warm      bool
 	cold      bool
 }
@@ -78,10 +78,10 @@ func start(ctx context.Context, args []string, stdout io.Writer) error {
 		}
 	}()
 	rows, err := newBench(o).run(ctx)
+	printTable(stdout, rows) // hours may have passed before an error
 	if err != nil {
 		return err
 	}
-	printTable(stdout, rows)
 	return errors.Join(writeReports(o.out, rows), failures(rows))
 }
 
@@ -99,7 +99,8 @@ func parse(args []string) (options, error) {
 	f.StringVar(&workloads, "workloads", "", "`LIST` such as B1,B5 (default: all)")
 	f.StringVar(&tools, "tools", "", "`LIST` of names or patterns such as imgconv,qemu-img*,bound* (default: all that are installed)")
 	f.StringVar(&cache, "cache", "both", "`STATE` of the page cache before a first copy: warm, cold or both")
-	f.StringVar(&target, "target", "disk", "`WHAT` the loop device of the destination lies on: disk or ram")
+	f.StringVar(&target, "target", "disk", "`WHAT` the loop device of the destination lies on: disk, direct (past the page cache, as a volume does) or ram")
+	f.BoolVar(&o.target.still, "still", false, "tell the kernel that the disk of the destination does not turn, which virtual ones do not say")
 	f.Func("sizes", "`LIST` of image sizes such as B1=4G,B2=512M", func(s string) error { return parseSizes(s, o.sizes) })
 	f.SetOutput(io.Discard) // main says what is wrong
 	if err := f.Parse(args); errors.Is(err, flag.ErrHelp) {
@@ -113,8 +114,8 @@ func parse(args []string) (options, error) {
 		return o, fault.BadUsage("unknown argument %s", f.Arg(0))
 	}
 	o.warm, o.cold = cache != "cold", cache != "warm" && !o.quick
-	o.ram = target == "ram"
-	if !oneOf(cache, "warm", "cold", "both") || !oneOf(target, "disk", "ram") || o.rounds < 0 {
+	o.target.ram, o.target.direct = target == "ram", target == "direct"
+	if !oneOf(cache, "warm", "cold", "both") || !oneOf(target, "disk", "direct", "ram") || o.rounds < 0 {
 		return o, fault.BadUsage("cannot use --cache %s --target %s --rounds %d", cache, target, o.rounds)
 	}
 	if o.quick {

@@ -24,7 +24,15 @@ type sample struct {
 	read    int64   // by read(2) and its relatives, whatever cached it
 	wrote   int64   // by write(2) and its relatives
 	device  int64   // that the destination got, zeros included
+	again   repeated
 	verdict verdict
+}
+
+// repeated is what an interrupted run and the next one took more than a run without
+// an interruption.
+type repeated struct {
+	seconds     float64
+	read, wrote int64 // bytes
 }
 
 // measure runs argv to its end and flushes t. A tool that fails is no error, but

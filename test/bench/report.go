@@ -28,7 +28,10 @@ type row struct {
 	PeakRSS      int64    `json:"peak_rss_bytes"`
 	CPU          float64  `json:"cpu_s"`
 	Oracle       string   `json:"oracle"`
-	Stale        int64    `json:"stale_bytes"` // the most of all rounds
+	Stale        int64    `json:"stale_bytes"`         // the most of all rounds
+	SecondsAgain float64  `json:"seconds_again"`       // after an interruption: more than without it
+	ReadAgain    int64    `json:"bytes_read_again"`    // the same
+	WrittenAgain int64    `json:"bytes_written_again"` // the same
 	ImageBytes   int64    `json:"image_bytes"`
 	Rounds       int      `json:"rounds"`
 
@@ -42,8 +45,8 @@ func summarize(s scene, t tool, size int64, samples []sample) row {
 	r := row{Workload: s.name, Tool: t.name, ImageBytes: size, Rounds: len(samples), scene: s, tool: t}
 	worst := []string{unmeasured, identical, sameFiles, wrong, failed}
 	r.Oracle = unmeasured
-	var seconds, cpu []float64
-	var read, written, device, rss []int64
+	var seconds, cpu, again []float64
+	var read, written, device, rss, readAgain, writtenAgain []int64
 	for _, one := range samples {
 		if v := one.verdict; slices.Index(worst, v.state) > slices.Index(worst, r.Oracle) {
 			r.Oracle, r.why = v.state, v.why
@@ -52,8 +55,10 @@ func summarize(s scene, t tool, size int64, samples []sample) row {
 		seconds, cpu = append(seconds, one.seconds), append(cpu, one.cpu)
 		read, written, device = append(read, one.read), append(written, one.wrote), append(device, one.device)
 		rss = append(rss, one.rss)
+		again, readAgain, writtenAgain = append(again, one.again.seconds), append(readAgain, one.again.read), append(writtenAgain, one.again.wrote)
 	}
 	r.CPU = median(cpu)
+	r.SecondsAgain, r.ReadAgain, r.WrittenAgain = median(again), median(readAgain), median(writtenAgain)
 	r.BytesRead, r.BytesWritten, r.DeviceBytes, r.PeakRSS = median(read), median(written), median(device), slices.Max(rss)
 	if !r.bad() {
 		r.Median, r.Min, r.Max = new(median(seconds)), new(slices.Min(seconds)), new(slices.Max(seconds))
@@ -110,6 +115,9 @@ func (r row) result() string {
 	s := r.Oracle
 	if r.Stale > 0 {
 		s += fmt.Sprintf(", %s old", units.Bytes(r.Stale))
+	}
+	if r.scene.killed && !r.bad() {
+		s += fmt.Sprintf(", repeated %.2f s, %s read, %s written", r.SecondsAgain, units.Bytes(r.ReadAgain), units.Bytes(r.WrittenAgain))
 	}
 	if r.bad() {
 		s += ": " + strings.ReplaceAll(r.why, "|", "/")

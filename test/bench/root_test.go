@@ -92,9 +92,14 @@ func TestJudgement(t *testing.T) {
 func TestMeasure(t *testing.T) {
 	needRoot(t)
 	ctx, dir := context.Background(), t.TempDir()
-	dst, err := newTarget(ctx, dir, 16*mib)
+	dst, err := newTarget(ctx, dir, 16*mib, kind{direct: true, still: true})
 	if err != nil {
 		t.Fatal(err)
+	}
+	for knob, want := range map[string]string{"loop/dio": "1", "queue/rotational": "0"} {
+		if b, err := os.ReadFile(filepath.Join("/sys/block", filepath.Base(dst.loop.Path), knob)); err != nil || strings.TrimSpace(string(b)) != want {
+			t.Errorf("%s of the destination is %q, %v", knob, b, err)
+		}
 	}
 	src := filepath.Join(dir, "image")
 	if err := writeImage(ctx, src, 16*mib, layout{random: extent.Whole(16 * mib)}, rand.New(rand.NewPCG(1, 2))); err != nil {

@@ -22,6 +22,13 @@ import (
 // oldByte is what a destination is full of before a copy.
 const oldByte = 0xA5
 
+// kind is what a destination is like.
+type kind struct {
+	ram    bool // in memory, where zeros are really written
+	direct bool // past the page cache of its disk, as a logical volume is
+	still  bool // the kernel is told that it does not turn
+}
+
 // target is the destination: a loop device over a file of its own, written from
 // end to end unless sparse.
 type target struct {
@@ -31,7 +38,7 @@ type target struct {
 }
 
 // newTarget makes the file and attaches it.
-func newTarget(ctx context.Context, dir string, size int64) (*target, error) {
+func newTarget(ctx context.Context, dir string, size int64, k kind) (*target, error) {
 	if err := host.NeedSpace(ctx, dir, units.Bytes(size)); err != nil {
 		return nil, err
 	}
@@ -40,7 +47,13 @@ func newTarget(ctx context.Context, dir string, size int64) (*target, error) {
 		return nil, err
 	}
 	var err error
-	t.loop, err = loopdev.Attach(ctx, t.file, loopdev.Options{Label: "xenlvm-bench"})
+	t.loop, err = loopdev.Attach(ctx, t.file, loopdev.Options{Direct: k.direct, Label: "xenlvm-bench"})
+	if err == nil && k.still {
+		knob := filepath.Join("/sys/block", filepath.Base(t.loop.Path), "queue/rotational")
+		if err = os.WriteFile(knob, []byte("0"), 0); err != nil {
+			err = errors.Join(err, t.remove(ctx))
+		}
+	}
 	return t, err
 }
 

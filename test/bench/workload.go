@@ -85,13 +85,24 @@ func inFS(s scene) func(context.Context, string, int64, *rand.Rand) ([]scene, er
 	}
 }
 
+// inQcow2 are an image of the usual clusters, and a wide one: of the smallest that are
+// in use, whose tables are the most.
 func inQcow2(ctx context.Context, dir string, size int64, r *rand.Rand) ([]scene, error) {
-	s := scene{image: filepath.Join(dir, "image"), source: filepath.Join(dir, "image.qcow2"), format: string(diskimg.Qcow2)}
-	if err := writeImage(ctx, s.image, size, scattered(size, size/5, r), r); err != nil {
+	image := filepath.Join(dir, "image")
+	if err := writeImage(ctx, image, size, scattered(size, size/5, r), r); err != nil {
 		return nil, err
 	}
-	_, err := (run.Host{}).Run(ctx, run.Cmd{Name: "qemu-img", Args: []string{"convert", "-f", raw, "-O", s.format, s.image, s.source}, Effect: run.Change})
-	return []scene{s}, err
+	var scenes []scene
+	for _, cluster := range []string{"64k", "4k"} {
+		s := scene{name: " " + cluster, about: "as B1, the image is qcow2 of clusters of " + cluster, image: image, format: string(diskimg.Qcow2)}
+		s.source = filepath.Join(dir, cluster+".qcow2")
+		_, err := (run.Host{}).Run(ctx, run.Cmd{Name: "qemu-img", Args: []string{"convert", "-f", raw, "-O", s.format, "-o", "cluster_size=" + cluster, image, s.source}, Effect: run.Change})
+		if err != nil {
+			return nil, err
+		}
+		scenes = append(scenes, s)
+	}
+	return scenes, nil
 }
 
 // deltas are a first image and five that came from it.
@@ -151,7 +162,7 @@ func (w workload) scenesOf(ctx context.Context, o options, dir string) ([]scene,
 	for _, s := range made {
 		s.name = w.name + s.name
 		s.source, s.format = cmp.Or(s.source, s.image), cmp.Or(s.format, raw)
-		if o.ram && !s.sparse {
+		if o.target.ram && !s.sparse {
 			s.name += " ram"
 		}
 		if s.about == "" {
