@@ -21,6 +21,8 @@ type ParsedDisk struct {
 type Libxl struct {
 	Create struct {
 		Type string `json:"type"` // pv, pvh, hvm
+		Name string `json:"name"`
+		UUID string `json:"uuid"`
 	} `json:"c_info"`
 	Build struct {
 		VCPUs int `json:"max_vcpus"`
