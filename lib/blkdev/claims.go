@@ -120,3 +120,14 @@ func OpenExclusive(path string, flag int) (*os.File, error) {
 	}
 	return f, nil
 }
+
+// OpenElsewhere says whether another program has a file open, which is open for reading
+// here: then the kernel grants no lease. A file system without leases, such as NFS,
+// cannot tell.
+func OpenElsewhere(f *os.File) bool {
+	_, err := unix.FcntlInt(f.Fd(), unix.F_SETLEASE, unix.F_WRLCK)
+	if err == nil { // not kept, or our own next open would wait for us to give it back
+		_, _ = unix.FcntlInt(f.Fd(), unix.F_SETLEASE, unix.F_UNLCK)
+	}
+	return errors.Is(err, unix.EAGAIN)
+}

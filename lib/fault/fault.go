@@ -25,9 +25,9 @@ const (
 	Mismatch    Status = 5   // verification found a difference
 	Interrupted Status = 130 // interrupted, everything undone
 
-	// Of mdmirror status alone, as mdadm --detail --test tells such things apart.
-	Recovering Status = 10 // the second member is being filled
-	Degraded   Status = 11 // a member is missing, or failed
+	// Of the verbs called status alone, as mdadm --detail --test tells such things apart.
+	Recovering Status = 10 // the second member is being filled, or a run is at work
+	Degraded   Status = 11 // a member is missing, or failed; something is half-way
 	Broken     Status = 12 // no member has everything
 )
 

@@ -28,10 +28,6 @@ import (
 	"xenlvm/lib/run"
 )
 
-// locks is where the locks of the host's domains are, wherever their journals
-// are: a domain belongs to the machine that it runs on.
-const locks = "/run/xenlvm/lock"
-
 const (
 	version  = 1
 	fileName = "journal.jsonl"
@@ -74,30 +70,6 @@ func Open(dir, domain, tool string) (*Journal, error) {
 
 // Path is the path of a file beside the journal.
 func (j *Journal) Path(name string) string { return filepath.Join(j.Dir, name) }
-
-// Lock takes the domain for one run. It returns what releases it.
-func (j *Journal) Lock() (release func(), err error) {
-	if err := os.MkdirAll(j.Locks, 0o700); err != nil {
-		return nil, fmt.Errorf("cannot lock domain %s: %w", j.Domain, err)
-	}
-	f, err := os.OpenFile(filepath.Join(j.Locks, j.Domain), os.O_CREATE|os.O_RDWR|unix.O_NOFOLLOW, 0o600)
-	if err != nil {
-		return nil, fmt.Errorf("cannot lock domain %s: %w", j.Domain, err)
-	}
-	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
-		holder := make([]byte, 64)
-		n, _ := f.ReadAt(holder, 0)
-		f.Close()
-		return nil, fault.Hint(fault.Refuse("cannot work on domain %s: another run has it (%s)", j.Domain, strings.TrimSpace(string(holder[:n]))),
-			"wait until it has ended, then run the same command again")
-	}
-	// Whom to wait for. The lock file itself stays: removing it would let two
-	// runs lock two different files.
-	if err := f.Truncate(0); err == nil {
-		fmt.Fprintf(f, "%s, process %d\n", j.tool, os.Getpid())
-	}
-	return func() { f.Close() }, nil
-}
 
 // Append adds a record and returns when it is on disk.
 func (j *Journal) Append(kind string, data any) error {

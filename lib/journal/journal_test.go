@@ -154,6 +154,48 @@ func TestLock(t *testing.T) {
 	release()
 }
 
+// Who has a domain is told without taking it, and nobody has it once he is gone.
+func TestHolder(t *testing.T) {
+	j := open(t)
+	if h, err := j.Holder(); h != nil || err != nil {
+		t.Errorf("before any run: %v, %v", h, err)
+	}
+	release, err := j.Lock()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for range 2 {
+		if h, err := j.Holder(); err != nil || h == nil || *h != (Holder{"test", os.Getpid()}) {
+			t.Errorf("while it is held: %v, %v", h, err)
+		}
+	}
+	release()
+	if h, err := j.Holder(); h != nil || err != nil {
+		t.Errorf("after it was released: %v, %v", h, err)
+	}
+}
+
+func TestHolderInLocks(t *testing.T) {
+	st := unix.Stat_t{Dev: unix.Mkdev(0, 0x19), Ino: 1042}
+	for _, tt := range []struct {
+		locks, said string
+		want        *Holder
+	}{
+		{"1: FLOCK  ADVISORY  WRITE 4711 00:19:1042 0 EOF\n", "imgconv, process 4711\n", &Holder{"imgconv", 4711}},
+		{"1: FLOCK  ADVISORY  WRITE 4711 00:2a:1042 0 EOF\n", "imgconv, process 4711\n", &Holder{"imgconv", 4711}},
+		{"1: FLOCK  ADVISORY  WRITE 4711 00:19:1042 0 EOF\n", "imgconv, process 12\n", &Holder{PID: 4711}},
+		{"1: FLOCK  ADVISORY  WRITE 4711 00:2a:1042 0 EOF\n", "imgconv, process 12\n", nil},
+		{"1: FLOCK  ADVISORY  WRITE 4711 00:19:11042 0 EOF\n", "imgconv, process 4711\n", nil},
+		{"1: POSIX  ADVISORY  WRITE 4711 00:19:1042 0 EOF\n", "imgconv, process 4711\n", nil},
+		{"1: FLOCK\n\n1: -> FLOCK  ADVISORY  WRITE 4711 00:19:1042 0 EOF\n", "", nil},
+	} {
+		got := holder(tt.locks, tt.said, &st)
+		if (got == nil) != (tt.want == nil) || got != nil && *got != *tt.want {
+			t.Errorf("%q, %q: %v; want %v", tt.locks, tt.said, got, tt.want)
+		}
+	}
+}
+
 // Two runs see each other wherever each keeps its journal.
 func TestLockBelongsToTheMachine(t *testing.T) {
 	var all []*Journal

@@ -10,12 +10,17 @@ import (
 const (
 	KindDestination = "destination" // Destination: where a disk goes, before anything is done
 	KindMade        = "made"        // Destination: a file system was made there, and checked
+	KindClone       = "clone"       // snap.Clone: an image is about to be cloned; again, when it is
 	KindCopied      = "copied"      // Copied: a copy; it says how much was verified
 
 	KindMirror      = "mirror"       // Mirror: a disk is about to be mirrored
 	KindMember      = "member"       // Destination: a volume is about to become the second member
 	KindSynced      = "synced"       // Synced: both members were compared, and are equal
 	KindMirrorEnded = "mirror-ended" // Mirror: what was made for it is gone
+
+	KindAborted = "aborted" // what was begun before the cutover is given up, and gone
+	KindPurging = "purging" // Purge: what was kept is about to be deleted
+	KindPurged  = "purged"  // Purge: it is
 
 	KindApplied     = "applied"      // Replaced: the configuration is about to get other disks
 	KindReverted    = "reverted"     // Replaced: or its previous ones back
@@ -29,6 +34,12 @@ const (
 	KindCopying     = "copying"      // QEMU is about to copy a disk under its guest
 	KindHandover    = "handover"     // Handover: and to put the guest onto the copy, or it is known how that ended
 	KindStored      = "stored"       // what a reboot from inside the guest leads to was changed
+
+	KindRehearsing = "rehearsing" // Rehearsal: a copy of the domain is about to be made, and booted
+	KindRehearsed  = "rehearsed"  // Rehearsal: it is gone
+	KindBackDoor   = "back-door"  // BackDoor: its snapshot is about to be made
+	KindReplaying  = "replaying"  // BackDoor: the volume is about to be brought back into its image
+	KindReplayed   = "replayed"   // BackDoor: it was, and this is the image now
 )
 
 // Destination is where a disk goes.
@@ -38,6 +49,8 @@ type Destination struct {
 	Destination string `json:"destination"` // /dev/VG/LV
 	Method      string `json:"method"`      // files, blocks, mirror or qmp
 	LVUUID      string `json:"lv_uuid,omitempty"`
+	// Created says that a run of ours made the volume, or is about to if it has no UUID.
+	Created bool `json:"created,omitempty"`
 }
 
 // Synced is what was found equal.
@@ -109,14 +122,19 @@ type Copied struct {
 	Verified string `json:"verified,omitempty"`
 	// Inside is the path of the image in the file system of its origin.
 	Inside string `json:"inside,omitempty"`
-	// Base is the LV UUID of the snapshot that was copied from, if it was kept for the
-	// next pass. Used is the file beside the journal that says which bytes of the image
+	// Base is the LV UUID of the snapshot, or the path of the clone, that was copied
+	// from, if it was kept for the next pass. Used is the file beside the journal that says which bytes of the image
 	// were copied then, with its SHA-256; "" when all were.
 	Base         string `json:"base,omitempty"`
 	Used         string `json:"used,omitempty"`
 	UsedSum      string `json:"used_sha256,omitempty"`
 	BytesRead    int64  `json:"bytes_read"`
 	BytesWritten int64  `json:"bytes_written"`
+}
+
+// Purge is what is deleted when a move is over for good.
+type Purge struct {
+	Names []string `json:"names"` // paths, and VG/LV
 }
 
 // Unwritten says whether the destination is as it was left, if by now so many sectors
@@ -140,4 +158,18 @@ type Replaced struct {
 	// DiskSeq is the number that the kernel gave each of them when it was activated, for
 	// those for which it does that.
 	DiskSeq map[string]uint64 `json:"diskseq,omitempty"`
+	// Images are those that are left, as they were then. One that is mirrored is
+	// written to until its mirror ends.
+	Images []Image `json:"images,omitempty"`
+	// BackDoors are those of the new disks, as they were made.
+	BackDoors []BackDoor `json:"back_doors,omitempty"`
+}
+
+// Rehearsal is a copy of a domain that boots from snapshots of its volumes.
+type Rehearsal struct {
+	Name      string   `json:"name"`
+	UUID      string   `json:"uuid"`
+	Snapshots []string `json:"snapshots"` // VG/LV
+	CameUp    bool     `json:"came_up"`
+	Seconds   float64  `json:"seconds,omitempty"` // until then
 }

@@ -14,10 +14,15 @@ func Create(vg, name string, size units.Bytes, tags ...string) run.Cmd {
 	return change("lvcreate", append(args, vg)...)
 }
 
-// Snapshot makes a read-only snapshot of origin. A thin origin's snapshot takes
-// its space from the pool and ignores cow; a thick one's has cow bytes of its own.
-func Snapshot(origin LV, name string, cow units.Bytes, tags ...string) run.Cmd {
-	args := []string{"--yes", "--snapshot", "--permission", "r", "--name", name}
+// Snapshot makes a snapshot of origin, read-only unless it is writable. A thin
+// origin's snapshot takes its space from the pool and ignores cow; a thick one's has
+// cow bytes of its own.
+func Snapshot(origin LV, name string, writable bool, cow units.Bytes, tags ...string) run.Cmd {
+	permission := "r"
+	if writable {
+		permission = "rw"
+	}
+	args := []string{"--yes", "--snapshot", "--permission", permission, "--name", name}
 	if origin.Thin() {
 		args = append(args, "--setactivationskip", "n")
 	} else {

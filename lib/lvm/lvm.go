@@ -10,6 +10,7 @@ import (
 	"crypto/sha256"
 	"encoding/json"
 	"fmt"
+	"net/url"
 	"slices"
 	"strconv"
 	"strings"
@@ -24,6 +25,8 @@ const (
 	TagIncomplete = "xenlvm.incomplete" // a destination that is not verified
 	TagSnapshot   = "xenlvm.snapshot"   // a snapshot that may be removed
 	TagBase       = "xenlvm.base"       // beside it: kept to tell the next pass what changed
+	TagBackDoor   = "xenlvm.back-door"  // beside it: kept to tell what the way back must bring along
+	TagRehearsal  = "xenlvm.rehearsal"  // beside it: a copy of the domain boots from it
 	tagDomain     = "xenlvm.domain."    // + the domain for which it was made
 )
 
@@ -41,6 +44,13 @@ func TagDomain(domain string) string {
 		}
 	}
 	return b.String()
+}
+
+// domainOf is the inverse of TagDomain; the boolean is false for any other tag.
+func domainOf(tag string) (string, bool) {
+	coded, ok := strings.CutPrefix(tag, tagDomain)
+	domain, err := url.PathUnescape(strings.ReplaceAll(coded, "=", "%"))
+	return domain, ok && err == nil
 }
 
 // LV is a logical volume. Sizes are in bytes.
@@ -74,6 +84,17 @@ func (v LV) Tagged(tag string) bool {
 		}
 	}
 	return false
+}
+
+// Domains are those whose tag v has.
+func (v LV) Domains() []string {
+	var all []string
+	for _, t := range v.Tags {
+		if d, ok := domainOf(t); ok {
+			all = append(all, d)
+		}
+	}
+	return all
 }
 
 // VG is a volume group. Sizes are in bytes.
@@ -140,7 +161,7 @@ type row map[string]string
 // report runs one of LVM's reporting commands. Only its standard output is
 // read: warnings on standard error are for people.
 func report(ctx context.Context, r run.Runner, name, key string, args []string) ([]row, error) {
-	res, err := r.Run(ctx, run.Cmd{Name: name, Args: args})
+	res, err := run.Insist(ctx, r, run.Cmd{Name: name, Args: args})
 	if err != nil {
 		return nil, err
 	}

@@ -3,6 +3,7 @@ package lvm
 import (
 	"errors"
 	"os"
+	"slices"
 	"strings"
 	"testing"
 
@@ -38,6 +39,10 @@ func TestNames(t *testing.T) {
 	}
 	if got, want := TagDomain("vm 3/ä"), "xenlvm.domain.vm=203=2F=C3=A4"; got != want {
 		t.Errorf("TagDomain = %q; want %q", got, want)
+	}
+	v := LV{Tags: []string{TagIncomplete, TagDomain("vm 3/ä"), "xenlvm.domain", TagDomain("a+b_c.-d"), "xenlvm.domain.=ZZ"}}
+	if got, want := v.Domains(), []string{"vm 3/ä", "a+b_c.-d"}; !slices.Equal(got, want) {
+		t.Errorf("Domains = %q; want %q", got, want)
 	}
 }
 
@@ -167,9 +172,9 @@ func TestNoReport(t *testing.T) {
 func TestCommands(t *testing.T) {
 	thick, thin := LV{VG: "vg0", Name: "images", Type: "linear"}, LV{VG: "vg0", Name: "timages", Type: "thin", Pool: "pool"}
 	for want, got := range map[string]string{
-		"lvcreate --yes --snapshot --permission r --name s --size 67108864b --addtag xenlvm.snapshot vg0/images":       Snapshot(thick, "s", 64<<20, TagSnapshot).Line(),
-		"lvcreate --yes --snapshot --permission r --name s --setactivationskip n --addtag xenlvm.snapshot vg0/timages": Snapshot(thin, "s", 64<<20, TagSnapshot).Line(),
-		"lvcreate --yes --wipesignatures y --name a --size 1048576b --addtag t vg0":                                    Create("vg0", "a", 1<<20, "t").Line(),
+		"lvcreate --yes --snapshot --permission r --name s --size 67108864b --addtag xenlvm.snapshot vg0/images":        Snapshot(thick, "s", false, 64<<20, TagSnapshot).Line(),
+		"lvcreate --yes --snapshot --permission rw --name s --setactivationskip n --addtag xenlvm.snapshot vg0/timages": Snapshot(thin, "s", true, 64<<20, TagSnapshot).Line(),
+		"lvcreate --yes --wipesignatures y --name a --size 1048576b --addtag t vg0":                                     Create("vg0", "a", 1<<20, "t").Line(),
 		"lvextend --size +1048576b vg0/s": Extend("vg0/s", units.Bytes(1<<20)).Line(),
 	} {
 		if got != want {

@@ -34,7 +34,6 @@ func Clearance(n blkdev.Number, active bool) (step.Plan, error) {
 	if !active {
 		return nil, nil
 	}
-	var plan step.Plan
 	mounts, err := mnt.List()
 	if err != nil {
 		return nil, err
@@ -47,24 +46,34 @@ func Clearance(n blkdev.Number, active bool) (step.Plan, error) {
 	if err != nil {
 		return nil, err
 	}
-	unmount := func(n blkdev.Number) {
-		for i := len(mounts) - 1; i >= 0; i-- {
-			if m := mounts[i]; m.Device == n.String() {
-				plan = append(plan, Unmounting(m.Point))
-			}
-		}
-	}
+	return append(detaching(loops, mounts), unmounting(n, mounts)...), nil
+}
+
+// detaching is the plan that detaches loop devices, and unmounts what is mounted from
+// them before.
+func detaching(loops []*loopdev.Device, mounts []mnt.Info) step.Plan {
+	var plan step.Plan
 	for _, l := range loops {
 		var st unix.Stat_t
 		if unix.Stat(l.Path, &st) == nil {
-			unmount(blkdev.NumberOf(st.Rdev))
+			plan = append(plan, unmounting(blkdev.NumberOf(st.Rdev), mounts)...)
 		}
 		plan = append(plan, step.Step{
 			What: "detach " + l.Path + " from " + l.File, Line: run.Quote("losetup", "--detach", l.Path), Do: l.Detach,
 		})
 	}
-	unmount(n)
-	return plan, nil
+	return plan
+}
+
+// unmounting is the plan that unmounts a device from where it is mounted.
+func unmounting(n blkdev.Number, mounts []mnt.Info) step.Plan {
+	var plan step.Plan
+	for i := len(mounts) - 1; i >= 0; i-- {
+		if m := mounts[i]; m.Device == n.String() {
+			plan = append(plan, Unmounting(m.Point))
+		}
+	}
+	return plan
 }
 
 // Unmounting is the step that unmounts point.

@@ -1,5 +1,6 @@
 // Package snap is the life of one LVM snapshot: checked, created, watched while
-// it is read, and removed with everything that stands on it.
+// it is read, and removed with everything that stands on it; and that of a clone of
+// one file.
 package snap
 
 import (
@@ -8,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 	"time"
 
 	"xenlvm/lib/dm"
@@ -26,18 +28,20 @@ const (
 
 // Request asks for a snapshot.
 type Request struct {
-	Origin lvm.LV
-	Name   string
-	COW    units.Share // of its own, or what a thin one may take from its pool
-	Tags   []string    // beside lvm.TagSnapshot
-	Reuse  bool        // an existing snapshot will do, however old
+	Origin   lvm.LV
+	Name     string
+	COW      units.Share // of its own, or what a thin one may take from its pool
+	Tags     []string    // beside lvm.TagSnapshot
+	Reuse    bool        // an existing snapshot will do, however old
+	Replace  bool        // or is removed first, if it has all of Tags
+	Writable bool
 }
 
 // Plan checks a request and returns the step that creates the snapshot, and the
 // snapshot as it will be. One that is reused is returned with a nil plan.
-func (q Request) Plan(ctx context.Context, r run.Runner) (step.Plan, lvm.LV, error) {
+func (q Request) Plan(ctx context.Context, r run.Runner) (plan step.Plan, snap lvm.LV, err error) {
 	o := q.Origin
-	snap := lvm.LV{VG: o.VG, Name: q.Name, Origin: o.Name, Size: o.Size, Path: "/dev/" + o.VG + "/" + q.Name, DMPath: lvm.DMPath(o.VG, q.Name)}
+	snap = lvm.LV{VG: o.VG, Name: q.Name, Origin: o.Name, Size: o.Size, Path: "/dev/" + o.VG + "/" + q.Name, DMPath: lvm.DMPath(o.VG, q.Name)}
 	if err := cmp.Or(lvm.CheckName(q.Name), lvm.CheckLength(o.VG, q.Name)); err != nil {
 		return nil, snap, err
 	}
@@ -49,10 +53,16 @@ func (q Request) Plan(ctx context.Context, r run.Runner) (step.Plan, lvm.LV, err
 		if !have.Tagged(lvm.TagSnapshot) || have.Origin != o.Name {
 			return nil, snap, fault.Refuse("cannot create snapshot %s: a volume of that name exists, and it is not a snapshot of %s made by us", snap.Spec(), o.Spec())
 		}
-		if !q.Reuse {
+		switch {
+		case q.Reuse:
+			return nil, have, nil
+		case q.Replace && !slices.ContainsFunc(q.Tags, func(t string) bool { return !have.Tagged(t) }):
+			if plan, err = Removal(r, have); err != nil {
+				return nil, snap, err
+			}
+		default:
 			return nil, snap, fault.Hint(fault.Refuse("cannot create snapshot %s: it exists", snap.Spec()), "lvsnap remove %s, if nobody needs it", snap.Spec())
 		}
-		return nil, have, nil
 	}
 	switch {
 	case o.Origin != "" && !o.Thin():
@@ -75,7 +85,7 @@ func (q Request) Plan(ctx context.Context, r run.Runner) (step.Plan, lvm.LV, err
 	if snap.COW > 0 {
 		what += " with " + snap.COW.String() + " of COW space"
 	}
-	s := step.Command(r, what, lvm.Snapshot(o, q.Name, snap.COW, tags...), lvm.Remove(snap.Spec()))
+	s := step.Command(r, what, lvm.Snapshot(o, q.Name, q.Writable, snap.COW, tags...), lvm.Remove(snap.Spec()))
 	create := s.Do
 	s.Do = func(ctx context.Context) error {
 		err := create(ctx)
@@ -93,7 +103,7 @@ func (q Request) Plan(ctx context.Context, r run.Runner) (step.Plan, lvm.LV, err
 		}
 		return err
 	}
-	return step.Plan{s}, snap, nil
+	return append(plan, s), snap, nil
 }
 
 // cowSize is the COW space in whole extents, checked against the free space of

@@ -60,6 +60,8 @@ func TestRequest(t *testing.T) {
 	}{
 		{"thick, a share in whole extents", host{free: 1 << 40}, Request{Origin: origin, Name: "s", COW: units.Share{Percent: 10}},
 			"lvcreate --yes --snapshot --permission r --name s --size 109051904b --addtag xenlvm.snapshot vg0/images", ""},
+		{"writable", host{free: 1 << 40}, Request{Origin: origin, Name: "s", COW: units.Share{Percent: 10}, Writable: true},
+			"lvcreate --yes --snapshot --permission rw --name s --size 109051904b --addtag xenlvm.snapshot vg0/images", ""},
 		{"thick, no more than the whole", host{free: 1 << 40}, Request{Origin: origin, Name: "s", COW: units.Share{Size: 1 << 40}},
 			"lvcreate --yes --snapshot --permission r --name s --size 1090519040b --addtag xenlvm.snapshot vg0/images", ""},
 		{"thick, as much as is free", host{free: 64 << 20}, Request{Origin: origin, Name: "s", COW: units.Share{Size: 64 << 20}},
@@ -78,6 +80,9 @@ func TestRequest(t *testing.T) {
 			"", "it has room for 0 B (data 10.0 %, metadata 75.0 % in use)"},
 		{"ours exists", host{volumes: row("images", "xenlvm.snapshot")}, Request{Origin: origin, Name: "s", Reuse: true}, "", ""},
 		{"an older one of ours", host{volumes: row("images", "xenlvm.snapshot")}, Request{Origin: origin, Name: "s"}, "", "cannot create snapshot vg0/s: it exists"},
+		{"one to be replaced", host{free: 1 << 40, volumes: row("images", "xenlvm.snapshot,t")}, Request{Origin: origin, Name: "s", Replace: true, Tags: []string{"t"}, COW: units.Share{Size: 1}},
+			"lvremove --yes vg0/s\nlvcreate --yes --snapshot --permission r --name s --size 4194304b --addtag xenlvm.snapshot --addtag t vg0/images", ""},
+		{"of another kind, not to be replaced", host{volumes: row("images", "xenlvm.snapshot")}, Request{Origin: origin, Name: "s", Replace: true, Tags: []string{"t"}}, "", "cannot create snapshot vg0/s: it exists"},
 		{"a snapshot of another", host{volumes: row("other", "xenlvm.snapshot")}, Request{Origin: origin, Name: "s"}, "", "a volume of that name exists"},
 		{"somebody else's", host{volumes: row("images", "")}, Request{Origin: origin, Name: "s"}, "", "a volume of that name exists"},
 		{"inactive", host{}, Request{Origin: with(func(v *lvm.LV) { v.Active = false }), Name: "s"}, "", "it is not active"},
