@@ -6,14 +6,12 @@ import (
 	"os"
 	"path/filepath"
 
-	"xenlvm/lib/blkdev"
 	"xenlvm/lib/cli"
 	"xenlvm/lib/fault"
 	"xenlvm/lib/mapping"
 	"xenlvm/lib/mirror"
 	"xenlvm/lib/run"
 	"xenlvm/lib/step"
-	"xenlvm/lib/xl"
 )
 
 // finish puts the domain onto the volumes. The configuration is changed first:
@@ -180,35 +178,18 @@ func (c *command) configured(k mirror.Known) error {
 
 // names is what the configuration has as the disk, and whether that is the volume.
 func (c *command) names(k mirror.Known) (target string, volume bool, err error) {
-	if target, err = c.configuredTarget(k); err != nil || k.Destination == "" {
-		return target, false, err
-	}
-	return target, blkdev.SameFile(target, k.Destination), nil
-}
-
-// configuredTarget is what the configuration has as the disk.
-func (c *command) configuredTarget(k mirror.Known) (string, error) {
 	path, err := c.configFile(k.Domain)
 	if err != nil {
-		return "", err
+		return "", false, err
 	}
-	config, err := xl.ReadConfig(path)
-	if err != nil {
-		return "", err
-	}
-	disk, err := config.Disk(k.VDev)
-	return disk.Target, fault.With(fault.Refused, err)
+	return k.Configured(path)
 }
 
 // takeDown removes what was made for the mirrors, and does then what ends them.
 func (c *command) takeDown(ctx context.Context, e *cli.Env, h mirror.Host, all []mirror.Known, end step.Plan) error {
-	var plan step.Plan
-	for _, k := range all {
-		steps, err := h.TakeDown(k.Disk)
-		if err != nil {
-			return err
-		}
-		plan = append(plan, steps...)
+	plan, err := h.TakeDownAll(all)
+	if err != nil {
+		return err
 	}
 	return e.Apply(ctx, append(plan, end...))
 }

@@ -60,6 +60,9 @@ func (c *command) status(_ context.Context, e *cli.Env, args []string) error {
 			if status := statusOf(s.Phase); status != fault.Done {
 				trouble = append(trouble, fault.With(status, fmt.Errorf("the mirror of %s is %s", k.Disk, s.Phase)))
 			}
+			if s.Top.Held {
+				trouble = append(trouble, held(k))
+			}
 			c.explain(e, t, k, s)
 		}
 	}
@@ -114,6 +117,12 @@ func (c *command) explain(e *cli.Env, t *target, k mirror.Known, s mirror.State)
 	case s.Phase == mirror.Returned:
 		e.Infof("%s goes on on %s by way of %s, which goes when it is restarted: 'mdmirror abort %s' completes that", k.Disk, k.Source, k.Path(), domain)
 	}
+}
+
+// held is the error of a mirror whose domain waits for its disk.
+func held(k mirror.Known) error {
+	err := fmt.Errorf("the I/O of %s to %s is held back: it is being switched, or a run was killed that did so, and then it waits for ever", k.Disk, k.Path())
+	return fault.Hint(err, "mdmirror finish %s, or abort: each lets it go on first", run.Quote(k.Domain))
 }
 
 // show prints an error, and what helps.

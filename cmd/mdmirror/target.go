@@ -1,9 +1,11 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"xenlvm/lib/blkdev"
@@ -14,6 +16,7 @@ import (
 	"xenlvm/lib/journal"
 	"xenlvm/lib/mapping"
 	"xenlvm/lib/mirror"
+	"xenlvm/lib/step"
 	"xenlvm/lib/xl"
 	"xenlvm/lib/xlcfg"
 )
@@ -66,11 +69,34 @@ func (c *command) begin(e *cli.Env, verb, arg string) (t *target, release func()
 			return nil, nil, err
 		}
 	}
-	if err := t.read(); err != nil {
+	err = t.read()
+	if err == nil && verb != "look at" {
+		err = t.thaw(e)
+	}
+	if err != nil {
 		release()
 		return nil, nil, err
 	}
 	return t, release, nil
+}
+
+// thaw lets the domain's I/O go on, where a run was killed that held it back. Nothing
+// interrupts that: the guest hangs. A dry run ends there: LVM would hang, too.
+func (t *target) thaw(e *cli.Env) error {
+	h := mirror.Host{Run: e.Runner, Journal: t.journal}
+	var plan step.Plan
+	for _, k := range append(slices.Clone(t.known), t.others...) {
+		steps, err := h.Thaw(k.Disk)
+		if err != nil {
+			return err
+		}
+		plan = append(plan, steps...)
+	}
+	err := e.Apply(context.Background(), plan)
+	if err == nil && e.DryRun && len(plan) > 0 {
+		err = fault.Refuse("cannot plan more as long as the I/O of %s is held back", t.domain)
+	}
+	return err
 }
 
 // read reads the journal again.

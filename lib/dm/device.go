@@ -19,6 +19,7 @@ type Device struct {
 	UUID   string // its maker's, such as LVM-… : what tells whose it is
 	Number blkdev.Number
 	Open   int    // how many have it open
+	Held   bool   // it is suspended: what is written to it, or read, waits
 	Table  string // "0 524288 linear 9:127 0"
 }
 
@@ -48,7 +49,7 @@ func Find(name string) (Device, bool, error) {
 	if err != nil {
 		return Device{}, false, fmt.Errorf("cannot read the table of %s: %w", name, err)
 	}
-	return Device{Name: name, UUID: text(r.Uuid[:]), Number: blkdev.NumberOf(r.Dev), Open: int(r.Open_count), Table: table}, true, nil
+	return Device{Name: name, UUID: text(r.Uuid[:]), Number: blkdev.NumberOf(r.Dev), Open: int(r.Open_count), Held: r.Flags&unix.DM_SUSPEND_FLAG != 0, Table: table}, true, nil
 }
 
 // LinearOver says whether the device is all of one other device, as Linear makes it.

@@ -76,6 +76,28 @@ func (h Host) retable(ctx context.Context, d Disk, device string, check func() e
 	return errors.Join(err, resuming)
 }
 
+// Thaw is the plan that lets I/O go on that a run held back which was killed while it
+// switched: as before, for it had not switched yet. Whoever reads such a device before,
+// as LVM does, hangs.
+func (h Host) Thaw(d Disk) (step.Plan, error) {
+	s, err := d.Look()
+	if err != nil || !s.Top.Held {
+		return nil, err
+	}
+	clearing, resume := dm.Clear(s.Top.Name), dm.Resume(s.Top.Name)
+	return step.Plan{{
+		What: "let the I/O to " + s.Top.Path() + " go on, which a run held back that did not end",
+		Line: clearing.Line() + "\n" + resume.Line(),
+		Do: func(ctx context.Context) error {
+			if _, err := h.Run.Run(ctx, clearing); err != nil {
+				return err
+			}
+			_, err := h.Run.Run(ctx, resume)
+			return err
+		},
+	}}, nil
+}
+
 // TakeDown is the plan that removes what was made for a mirror whose device leads
 // past the array, or that has none: it proves that nothing is left in the array's
 // path, because an array that is in use does not stop. The domain's device itself
@@ -111,6 +133,19 @@ func (h Host) TakeDown(d Disk) (step.Plan, error) {
 				return s.Loop.Detach(ctx)
 			},
 		})
+	}
+	return plan, nil
+}
+
+// TakeDownAll is TakeDown for several mirrors.
+func (h Host) TakeDownAll(all []Known) (step.Plan, error) {
+	var plan step.Plan
+	for _, k := range all {
+		steps, err := h.TakeDown(k.Disk)
+		if err != nil {
+			return nil, err
+		}
+		plan = append(plan, steps...)
 	}
 	return plan, nil
 }

@@ -3,8 +3,11 @@ package mirror
 import (
 	"encoding/json"
 
+	"xenlvm/lib/blkdev"
+	"xenlvm/lib/fault"
 	"xenlvm/lib/journal"
 	"xenlvm/lib/units"
+	"xenlvm/lib/xl"
 )
 
 // Known is a mirror that the journal knows.
@@ -56,4 +59,18 @@ func Remember(domain string, records []journal.Record) []Known {
 		}
 	}
 	return all
+}
+
+// Configured is what the configuration at path has as the disk, and whether that is
+// the destination.
+func (k Known) Configured(path string) (target string, destination bool, err error) {
+	config, err := xl.ReadConfig(path)
+	if err != nil {
+		return "", false, err
+	}
+	disk, err := config.Disk(k.VDev)
+	if err != nil || k.Destination == "" {
+		return disk.Target, false, fault.With(fault.Refused, err)
+	}
+	return disk.Target, blkdev.SameFile(disk.Target, k.Destination), nil
 }
