@@ -23,7 +23,7 @@ import (
 // options are the flags.
 type options struct {
 	snapshot, final, overwrite, whole   bool
-	keepBase, dropBase                  bool
+	keepBase, dropBase, clone           bool
 	to                                  unixflag.StringArray
 	config, xenDir, stateDir, passes    string
 	method, format, size, extend, limit string
@@ -39,11 +39,12 @@ func tool() cli.Tool {
 		Summary:    "copy disk images onto logical volumes while their domain runs; again: only what changed",
 		Deliberate: []string{"overwrite"},
 		Flags: func(fs *flag.FlagSet) {
-			fs.BoolVar(&o.snapshot, "snapshot", false, "copy all image files of the domain from one LVM snapshot, and print the mapping lines")
+			fs.BoolVar(&o.snapshot, "snapshot", false, "copy all image files of the domain from one LVM snapshot, or without LVM from clones (xfs, btrfs), and print the mapping lines")
 			fs.Var(&o.to, "to", "where disks go: `VG`, VDEV=VG or VDEV=VG/LV; repeatable (default: as in the earlier run)")
 			fs.BoolVar(&o.final, "final", false, "the final pass: refuse unless the domain is stopped, and stays so")
-			fs.BoolVar(&o.keepBase, "keep-base", false, "keep the snapshot, so that the next pass reads only what changed since")
-			fs.BoolVar(&o.dropBase, "drop-base", false, "copy nothing, but remove the snapshot that --keep-base kept")
+			fs.BoolVar(&o.clone, "clone", false, "copy from clones of the images (xfs, btrfs), also where a snapshot could be taken")
+			fs.BoolVar(&o.keepBase, "keep-base", false, "keep the snapshot or clones, so that the next pass reads only what changed since")
+			fs.BoolVar(&o.dropBase, "drop-base", false, "copy nothing, but remove the snapshot or clones that --keep-base kept")
 			fs.StringVar(&o.passes, "passes", "1", "make `N` passes, or auto: as many as make the next one short")
 			fs.Float64Var(&o.maxDown, "max-interruption", 0, "with --keep-base: fail unless the domain is expected to be down for at most `SECONDS`; makes passes until it is")
 			fs.StringVar(&o.method, "method", "auto", "`METHOD` of copying: auto, files or blocks")
@@ -70,7 +71,7 @@ func tool() cli.Tool {
 var allFlags = append(append([]string{}, snapshotFlags...), "snapshot", "overwrite", "whole", "verify", "direct", "bwlimit", "format", "state-dir")
 
 // snapshotFlags mean nothing without --snapshot.
-var snapshotFlags = []string{"to", "final", "method", "snapshot-size", "snapshot-extend", "keep-base", "drop-base", "passes", "max-interruption", "config", "xen-dir"}
+var snapshotFlags = []string{"to", "final", "method", "clone", "snapshot-size", "snapshot-extend", "keep-base", "drop-base", "passes", "max-interruption", "config", "xen-dir"}
 
 func (o *options) run(ctx context.Context, e *cli.Env, args []string) error {
 	var rate int64
@@ -114,7 +115,7 @@ func (o *options) run(ctx context.Context, e *cli.Env, args []string) error {
 func (o *options) conversion(domain string, rate int64) (convert.Options, error) {
 	c := convert.Options{
 		Domain: domain, Config: o.config, XenDir: o.xenDir, StateDir: o.stateDir, To: o.to, Method: convert.Method(o.method),
-		Overwrite: o.overwrite, Final: o.final, Whole: o.whole, Verify: convert.Verify(o.verify), Direct: o.direct, Rate: rate,
+		Overwrite: o.overwrite, Final: o.final, Whole: o.whole, Clone: o.clone, Verify: convert.Verify(o.verify), Direct: o.direct, Rate: rate,
 	}
 	if !slices.Contains([]convert.Method{convert.Auto, convert.Files, convert.Blocks}, c.Method) {
 		return c, fault.BadUsage("unknown --method %q: want auto, files or blocks", o.method)

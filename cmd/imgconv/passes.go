@@ -49,7 +49,7 @@ func (o *options) runPasses(ctx context.Context, e *cli.Env, j *journal.Journal,
 		err = g.reached(j, done[len(done)-1])
 	}
 	if len(done) > 0 && g.most > 1 && (err != nil || !g.keep) {
-		_, derr := dropQuietly(context.WithoutCancel(ctx), e, j.Domain)
+		_, derr := dropQuietly(context.WithoutCancel(ctx), e, j)
 		err = errors.Join(err, derr)
 	}
 	if err != nil {
@@ -88,7 +88,7 @@ func runPass(ctx context.Context, e *cli.Env, j *journal.Journal, opts convert.O
 // dropUnneeded removes the base of a domain that has no disk any more to use it:
 // somebody else changed the configuration.
 func dropUnneeded(ctx context.Context, e *cli.Env, j *journal.Journal, c *convert.Conversion) (err error) {
-	if c.Dropped, err = dropQuietly(ctx, e, j.Domain); err != nil {
+	if c.Dropped, err = dropQuietly(ctx, e, j); err != nil {
 		return err
 	}
 	what := "nothing to do"
@@ -119,7 +119,7 @@ type disk struct {
 	convert.Result
 	Method string `json:"method"`
 	Why    string `json:"why"`
-	Origin string `json:"origin"`
+	Origin string `json:"origin,omitempty"` // the volume that was snapshotted
 }
 
 // result is the JSON result of passes, the last of which was c.
@@ -127,7 +127,7 @@ func result(c *convert.Conversion, state mapping.State, done []pass, took time.D
 	disks := []disk{}
 	for i, line := range c.Lines(state) {
 		d := c.Disks[i]
-		disks = append(disks, disk{line, d.Result, string(d.Method), d.Why, d.Origin.Spec()})
+		disks = append(disks, disk{line, d.Result, string(d.Method), d.Why, d.OriginSpec()})
 	}
 	var read, written int64
 	for _, p := range done {

@@ -55,7 +55,7 @@ func (o *options) runSnapshot(ctx context.Context, e *cli.Env, domain string, ra
 		defer release()
 	}
 	if o.dropBase {
-		return drop(ctx, e, domain)
+		return drop(ctx, e, j)
 	}
 	if planned, err := reclaim(ctx, e, j); err != nil || planned {
 		return err
@@ -78,14 +78,14 @@ func reclaim(ctx context.Context, e *cli.Env, j *journal.Journal) (planned bool,
 	return e.DryRun, e.Apply(ctx, leftovers)
 }
 
-// drop removes the snapshots that were kept, or left, for a domain.
-func drop(ctx context.Context, e *cli.Env, domain string) error {
-	dropped, err := dropQuietly(ctx, e, domain)
+// drop removes the snapshots and clones that were kept, or left, for a domain.
+func drop(ctx context.Context, e *cli.Env, j *journal.Journal) error {
+	dropped, err := dropQuietly(ctx, e, j)
 	if err != nil {
 		return err
 	}
 	if !dropped {
-		e.Infof("nothing to do: no snapshot was kept for %s", domain)
+		e.Infof("nothing to do: no snapshot or clone was kept for %s", j.Domain)
 	}
 	if e.JSON {
 		return e.Delivered(e.Emit(map[string]any{"changed": dropped}))
@@ -93,8 +93,12 @@ func drop(ctx context.Context, e *cli.Env, domain string) error {
 	return nil
 }
 
-func dropQuietly(ctx context.Context, e *cli.Env, domain string) (dropped bool, err error) {
-	plan, err := convert.Reclaim(ctx, e.Runner, domain, nil)
+func dropQuietly(ctx context.Context, e *cli.Env, j *journal.Journal) (dropped bool, err error) {
+	records, err := j.Read()
+	if err != nil {
+		return false, err
+	}
+	plan, err := convert.DropBases(ctx, e.Runner, j.Domain, records)
 	if err != nil {
 		return false, err
 	}

@@ -93,17 +93,17 @@ func TestWhoCanUseABase(t *testing.T) {
 		{"never copied", func(d *Disk, _ *lvm.LV) { d.last = nil }, false, ""},
 		{"of another volume", func(_ *Disk, b *lvm.LV) { b.Origin = "data" }, false, ""},
 	} {
-		d, base := based(), lvm.LV{VG: "vg0", Name: "images-base-vm3", UUID: "b", Origin: "images"}
-		tt.change(d, &base)
+		d, b := based(), lvm.LV{VG: "vg0", Name: "images-base-vm3", UUID: "b", Origin: "images"}
+		tt.change(d, &b)
 		var told []string
-		c := &Conversion{Disks: []*Disk{d}, bases: []lvm.LV{base}, rep: teller{told: &told}}
-		snaps := c.snapshots()
-		drop, err := c.planBases(snaps)
+		c := &Conversion{Disks: []*Disk{d}, bases: []base{keptSnapshot{b}}, rep: teller{told: &told}}
+		sources := c.sources()
+		drop, err := c.planBases(sources)
 		if err != nil {
 			t.Fatal(err)
 		}
-		if (len(snaps[0].based) == 1) != tt.used || (len(drop) == 0) != tt.used {
-			t.Errorf("%s: used by %d disks, removed by %d steps", tt.name, len(snaps[0].based), len(drop))
+		if (len(sources[0].based) == 1) != tt.used || (len(drop) == 0) != tt.used {
+			t.Errorf("%s: used by %d disks, removed by %d steps", tt.name, len(sources[0].based), len(drop))
 		}
 		if said := strings.Join(told, "\n"); !strings.Contains(said, tt.says) || tt.says == "" && said != "" {
 			t.Errorf("%s: said %q; want %q", tt.name, said, tt.says)
@@ -131,10 +131,14 @@ func TestWhatIsKept(t *testing.T) {
 		{Options{KeepBase: true}, files, "", "images-snap-vm3"},
 	} {
 		tt.o.Domain = "vm3"
-		c := &Conversion{o: tt.o, Disks: []*Disk{tt.d}}
-		s := c.snapshots()[0]
-		s.base.Name = tt.base
-		if got := c.snapshotName(s); got != tt.want || s.keep != strings.Contains(tt.want, "-base") {
+		tt.d.Origin.Active = true
+		c := &Conversion{o: tt.o, Disks: []*Disk{tt.d}, r: changes{}}
+		s := c.sources()[0]
+		s.base = keptSnapshot{lvm.LV{VG: "vg0", Name: tt.base}}
+		if _, err := s.plan(t.Context(), c, s); err != nil {
+			t.Fatal(err)
+		}
+		if got := s.kept().name(); got != "vg0/"+tt.want || s.keep != strings.Contains(tt.want, "-base") {
 			t.Errorf("%+v beside %q: %s, kept: %v; want %s", tt.o, tt.base, got, s.keep, tt.want)
 		}
 	}
@@ -160,8 +164,8 @@ func TestKeptOnlyAfterSuccess(t *testing.T) {
 		d := based()
 		d.last, d.Origin.Active, d.Origin.Size = nil, true, 1<<30
 		c := &Conversion{o: Options{Domain: "vm3", KeepBase: keep, SnapshotSize: units.Share{Percent: 10}}, Disks: []*Disk{d}, r: changes{&made}}
-		s := c.snapshots()[0]
-		plan, err := c.planSnapshot(t.Context(), s)
+		s := c.sources()[0]
+		plan, err := c.planSource(t.Context(), s)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -177,7 +181,7 @@ func TestKeptOnlyAfterSuccess(t *testing.T) {
 			t.Errorf("keep %v: a success runs %q; want %q", keep, made, want)
 		}
 		made = nil
-		later := append(c.planKeep(s), failing)
+		later := append(planKeep(s), failing)
 		if err := later.Run(t.Context(), nil); err == nil {
 			t.Fatal("no error")
 		}
@@ -192,7 +196,7 @@ func TestKeptOnlyAfterSuccess(t *testing.T) {
 }
 
 func TestBasesAreGivenUp(t *testing.T) {
-	c := &Conversion{bases: []lvm.LV{{VG: "vg0", Name: "b"}}}
+	c := &Conversion{bases: []base{keptSnapshot{lvm.LV{VG: "vg0", Name: "b"}}}}
 	plan, err := c.GiveUpBases()
 	if err != nil || len(plan) != 1 || plan[0].Line != "lvremove --yes vg0/b" {
 		t.Errorf("%v, %v", plan, err)
@@ -207,8 +211,8 @@ func TestCompareWithoutABase(t *testing.T) {
 	var told []string
 	d := based()
 	c := &Conversion{o: Options{Domain: "xenlvm-no-such-domain"}, rep: teller{told: &told}}
-	s := &snapshot{base: lvm.LV{VG: "vg0", Name: "b", Path: "/dev/xenlvm-no-such-vg/b"}, based: []*Disk{d}, disks: []*Disk{d}}
-	if err := c.compare(t.Context(), s); err != nil || d.changed != nil || !strings.Contains(strings.Join(told, ""), "cannot tell what changed") {
+	s := &source{frozen: &snapshot{}, base: keptSnapshot{lvm.LV{VG: "vg0", Name: "b", Path: "/dev/xenlvm-no-such-vg/b"}}, based: []*Disk{d}, disks: []*Disk{d}}
+	if err := s.comparison(c, s).Do(t.Context()); err != nil || d.changed != nil || !strings.Contains(strings.Join(told, ""), "cannot tell what changed") {
 		t.Errorf("%v, %q", err, told)
 	}
 }

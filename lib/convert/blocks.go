@@ -3,7 +3,6 @@ package convert
 import (
 	"context"
 	"errors"
-	"fmt"
 	"os"
 	"sync"
 
@@ -15,7 +14,6 @@ import (
 	"xenlvm/lib/host"
 	"xenlvm/lib/lvm"
 	"xenlvm/lib/snap"
-	"xenlvm/lib/units"
 )
 
 // blocksPass is what a copy by blocks leaves to be verified.
@@ -28,7 +26,7 @@ type blocksPass struct {
 }
 
 // copyBlocks copies what is in use of the image in the snapshot to the destination.
-func (c *Conversion) copyBlocks(ctx context.Context, s *snapshot, d *Disk) (blocksPass, error) {
+func (c *Conversion) copyBlocks(ctx context.Context, s *source, d *Disk) (blocksPass, error) {
 	src, err := diskimg.OpenSourceDirect(s.image(d), d.Format, c.o.Direct)
 	if err != nil {
 		return blocksPass{}, err
@@ -105,7 +103,7 @@ func (c *Conversion) before(ctx context.Context, d *Disk, dst *os.File, size int
 
 // lookAt is what must be looked at where a base told what changed, nil for all: what
 // may have changed, and what was not copied by the last pass because it was free then.
-func (c *Conversion) lookAt(s *snapshot, d *Disk, used extent.Set) *extent.Set {
+func (c *Conversion) lookAt(s *source, d *Disk, used extent.Set) *extent.Set {
 	if d.changed == nil || d.Result.Delta != byDigests {
 		return nil
 	}
@@ -114,14 +112,14 @@ func (c *Conversion) lookAt(s *snapshot, d *Disk, used extent.Set) *extent.Set {
 		c.cannotTell([]*Disk{d}, s.base, err)
 		return nil
 	}
-	d.Result.Delta = deltaBy(s.base)
+	d.Result.Delta = s.base.delta()
 	look := d.changed.Union(used.Subtract(then))
 	return &look
 }
 
 // verify reads back what was written, from the device, and keeps what the next pass
 // must know of it.
-func (c *Conversion) verify(ctx context.Context, s *snapshot, d *Disk, pass blocksPass) error {
+func (c *Conversion) verify(ctx context.Context, s *source, d *Disk, pass blocksPass) error {
 	dst, err := blkdev.OpenExclusive(d.Dest.Path, os.O_RDWR)
 	if err != nil {
 		return err
@@ -173,13 +171,13 @@ func counted(d *Disk) (sectors int64, seq uint64, err error) {
 	return sectors, dev.DiskSeq(), err
 }
 
-// watched does work that reads a snapshot, while the snapshot, and all thin pools
-// that are written to, are looked at every second; the work ends as soon as the
-// snapshot is lost, or a pool nearly full: all that live in it matter more than the
-// copy. It ends, too, when nobody can look: what was read is not known to be good.
-// While the domain runs, work is done at the lowest priority; while it is stopped,
-// somebody waits.
-func (c *Conversion) watched(ctx context.Context, s *snapshot, work func(context.Context) error) error {
+// watched does work that reads a source, while the source, and all thin pools and file
+// systems that it and the destinations fill, are looked at every second; the work ends as
+// soon as the source is lost, or one of these nearly full: all that live in it matter
+// more than the copy. It ends, too, when nobody can look: what was read is not known to
+// be good. While the domain runs, work is done at the lowest priority; while it is
+// stopped, somebody waits.
+func (c *Conversion) watched(ctx context.Context, s *source, work func(context.Context) error) error {
 	if c.Running {
 		restore, err := host.Idle()
 		if err != nil {
@@ -196,50 +194,22 @@ func (c *Conversion) watched(ctx context.Context, s *snapshot, work func(context
 			}
 		})
 	}
-	watch(func() error {
-		return snap.Watch(ctx, c.r, s.lv, c.o.Extend, func(u lvm.Usage, trouble error) {
-			s.lv.COW = u.Size
-			if trouble != nil {
-				c.rep.Infof("%v", trouble)
-			}
-		})
-	})
+	watch(func() error { return s.watch(ctx, c) })
 	for _, pool := range c.pools {
 		watch(func() error { return snap.WatchPool(ctx, pool) })
+	}
+	for _, dir := range c.dirs {
+		watch(func() error { return snap.WatchRoom(ctx, dir) })
 	}
 	err := work(ctx)
 	cancel(errWorked)
 	watching.Wait()
-	// Work that ended before it noticed is good if a pool only was nearly full.
-	if cause := context.Cause(ctx); err == nil && cause != errWorked && !errors.Is(cause, lvm.ErrPoolFull) {
+	// Work that ended before it noticed is good if something only was nearly full.
+	if cause := context.Cause(ctx); err == nil && cause != errWorked && !errors.Is(cause, lvm.ErrPoolFull) && !errors.Is(cause, snap.ErrNearlyFull) {
 		err = cause
 	}
-	// The last word on the snapshot comes after the last byte was read.
-	if _, lost := snap.Usage(s.lv); lost != nil && !errors.Is(lost, lvm.ErrPoolFull) {
-		err = errors.Join(lost, err)
-	}
-	if errors.Is(err, lvm.ErrLost) {
-		return c.tooSmall(s)
-	}
-	return err
+	return s.verdict(s, err)
 }
 
 // errWorked is why nobody needs to watch any more.
 var errWorked = errors.New("the work is done")
-
-// tooSmall says what size the snapshot should have had: it filled up while the
-// part done was read, so the whole needs so much more. A quarter is added.
-func (c *Conversion) tooSmall(s *snapshot) error {
-	if s.lv.Thin() {
-		return fault.Hint(fmt.Errorf("cannot go on: the thin snapshot %s failed", s.lv.Spec()), "lvs -a %s; its pool may be full", s.lv.VG)
-	}
-	cow := s.lv.COW
-	need := s.lv.Size
-	if s.done > 0 && s.work > s.done {
-		need = min(need, units.Bytes(float64(cow)*float64(s.work)/float64(s.done)*1.25))
-	} else if s.done > 0 {
-		need = min(need, cow*5/4)
-	}
-	err := fmt.Errorf("cannot go on: %w: its %s of COW space were full after %s of %s", lvm.ErrLost, cow, units.Bytes(s.done), units.Bytes(s.work))
-	return fault.Hint(err, "--snapshot-size %db would have been enough at this rate of writes; or let it grow in time with --snapshot-extend", int64(need))
-}

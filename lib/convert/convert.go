@@ -1,6 +1,7 @@
 // Package convert turns a domain's image files into logical volumes: it finds
 // the disks and the volumes that their images lie on, chooses a method for each,
-// checks everything, and makes the plan that copies them from one LVM snapshot.
+// checks everything, and makes the plan that copies them from one LVM snapshot, or from
+// clones of them where there is no volume.
 //
 //	image file ──on── file system ──on── origin LV
 //	                                        │ snapshot, mounted read-only
@@ -19,6 +20,7 @@ import (
 	"path/filepath"
 	"time"
 
+	"xenlvm/lib/blkdev"
 	"xenlvm/lib/directio"
 	"xenlvm/lib/diskimg"
 	"xenlvm/lib/extent"
@@ -58,7 +60,8 @@ type Options struct {
 	Overwrite    bool // destroy what a destination holds
 	Final        bool // the domain must be stopped, and stay so
 	Whole        bool // by blocks: copy the free blocks of the guest's file systems, too
-	KeepBase     bool // keep the snapshot: the next pass need look only at what changed since
+	Clone        bool // copy from clones of the images, not from a snapshot of their volume
+	KeepBase     bool // keep what is copied from: the next pass need look only at what changed since
 	Verify       Verify
 	Direct       directio.Mode // by blocks
 	Rate         int64
@@ -83,9 +86,11 @@ type Disk struct {
 	inode  uint64
 	Format string // raw or qcow2
 	Info   diskimg.Info
-	Origin lvm.LV // the volume whose file system holds the image
-	FSType string // of that file system
-	Inside string // the image's path on it, from its root
+	Origin lvm.LV        // the volume whose file system holds the image, if it is on one
+	FSType string        // of that file system
+	Inside string        // the image's path on it, from its root
+	cloned bool          // the image is copied from a clone of it
+	device blkdev.Number // that the file system is mounted from
 	Method Method
 	Why    string // this method
 	Dest   Destination
@@ -101,11 +106,20 @@ type Disk struct {
 	usedSum      string          // SHA-256 of the file that says which bytes were copied
 }
 
+// OriginSpec is the volume that was snapshotted, "" if none was.
+func (d *Disk) OriginSpec() string {
+	if d.cloned {
+		return ""
+	}
+	return d.Origin.Spec()
+}
+
 // Result is what a run did for one disk.
 type Result struct {
 	BytesRead    int64  `json:"bytes_read"`
 	BytesWritten int64  `json:"bytes_written"`
 	BytesZeroed  int64  `json:"bytes_zeroed"`
+	From         string `json:"copied_from"`     // what kept the image as it was: snapshot or clone
 	Delta        string `json:"delta,omitempty"` // how what changed was found, "" for a first copy
 	Partial      bool   `json:"partial"`         // files that a running guest was changing were left to a later pass
 	Size         int64  `json:"size_bytes"`
@@ -116,7 +130,7 @@ type Result struct {
 	Regions  []fsmap.Region `json:"regions,omitempty"`
 	Seconds  float64        `json:"copy_seconds,omitempty"` // of the copying alone
 	Verified Verified       `json:"verified,omitempty"`
-	modified time.Time      // of the image in the snapshot
+	modified time.Time      // of the image, as it was copied
 	seen     time.Time      // when it was looked at there
 	written  int64          // the destination's counter when it was verified, -1: not counted
 }
@@ -134,7 +148,8 @@ type Conversion struct {
 	journal *journal.Journal
 	records []journal.Record
 	pools   []string              // VG/POOL: thin pools that the conversion may write to
-	bases   []lvm.LV              // kept by the last pass
+	dirs    []string              // whose file systems clones may fill
+	bases   []base                // kept by the last pass
 	yield   func(context.Context) // lets others have their disks first; nil: nobody else uses the domain's
 }
 

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -24,6 +25,7 @@ import (
 	"xenlvm/lib/step"
 	"xenlvm/lib/units"
 	"xenlvm/lib/xl"
+	"xenlvm/lib/xlcfg"
 )
 
 func TestParseTo(t *testing.T) {
@@ -139,7 +141,7 @@ func TestFromPools(t *testing.T) {
 	}
 	a, b := &Disk{Origin: thin("images", 50), Dest: Destination{LV: thin("a", 25)}}, &Disk{Origin: lvm.LV{VG: "vg0", Name: "thick"}, Dest: Destination{LV: lvm.LV{VG: "vg0", Name: "b"}}}
 	c := &Conversion{o: Options{SnapshotSize: units.Share{Percent: 10}}, Disks: []*Disk{a, b}}
-	got := c.fromPools([]*snapshot{{lv: thin("s", 50), disks: []*Disk{a}}, {lv: lvm.LV{VG: "vg0", Name: "t"}, disks: []*Disk{b}}})
+	got := c.fromPools([]*source{{frozen: &snapshot{origin: a.Origin, lv: thin("s", 50)}}, {frozen: &snapshot{lv: lvm.LV{VG: "vg0", Name: "t"}}}})
 	if want := map[string]units.Bytes{"vg0/pool": 100 + 750}; cmp.Diff(want, got) != "" {
 		t.Error(cmp.Diff(want, got))
 	}
@@ -159,6 +161,24 @@ func records(t *testing.T, pairs ...any) []journal.Record {
 	return all
 }
 
+// Nothing is copied from an image into which a volume is being brought back.
+func TestHalfWritten(t *testing.T) {
+	image := filepath.Join(t.TempDir(), "vm3.img")
+	if err := os.WriteFile(image, make([]byte, 1<<20), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	door := journal.BackDoor{VDev: "xvda", Image: journal.Image{Path: image}, LV: "vg0/a"}
+	c := &Conversion{o: Options{Domain: "vm3"}, records: records(t, journal.KindReplaying, door)}
+	disk := xlcfg.Disk{VDev: "xvda", Target: image, Format: xlcfg.Raw}
+	if _, err := c.addDisk(t.Context(), disk); fault.StatusOf(err) != fault.Refused || !strings.Contains(err.Error(), "half-written, as /dev/vg0/a was being brought back") {
+		t.Errorf("half-written: %v", err)
+	}
+	c.records = append(c.records, records(t, journal.KindReplayed, door)...)
+	if _, err := c.addDisk(t.Context(), disk); err != nil || len(c.Disks) != 1 {
+		t.Errorf("whole again: %v", err)
+	}
+}
+
 func TestRemember(t *testing.T) {
 	chosen := journal.Destination{VDev: "xvda", Source: "/i", Destination: "/dev/vg0/a", Method: "files", LVUUID: "u"}
 	other := journal.Destination{VDev: "xvda", Source: "/old", Destination: "/dev/vg0/old", Method: "blocks"}
@@ -173,6 +193,23 @@ func TestRemember(t *testing.T) {
 	}
 	if p := remember(append(all, records(t, journal.KindCopied, journal.Copied{Destination: chosen})...), "xvda", "/i"); p.switched {
 		t.Error("a switch before the last copy counts")
+	}
+	// What came back through a back door is in the image, unless the volume was written to after.
+	replayed, elsewhere := journal.BackDoor{VDev: "xvda", Image: journal.Image{Path: "/i"}}, journal.BackDoor{VDev: "xvda", Image: journal.Image{Path: "/old"}}
+	for _, c := range []struct {
+		since    []any
+		switched bool
+	}{
+		{[]any{journal.KindReverted, struct{}{}}, true},
+		{[]any{journal.KindReplayed, replayed}, true},
+		{[]any{journal.KindReplayed, replayed, journal.KindReverted, struct{}{}}, false},
+		{[]any{journal.KindReplayed, elsewhere, journal.KindReverted, struct{}{}}, true},
+		{[]any{journal.KindReplayed, replayed, journal.KindStarting, struct{}{}, journal.KindReverted, struct{}{}}, true},
+		{[]any{journal.KindReplayed, replayed, journal.KindReverted, struct{}{}, journal.KindApplied, struct{}{}}, true},
+	} {
+		if p := remember(slices.Concat(all, records(t, c.since...)), "xvda", "/i"); p.switched != c.switched {
+			t.Errorf("after %v: switched = %t", c.since, p.switched)
+		}
 	}
 	if p := remember(all, "xvdb", "/i"); p.destination != "" || p.copied != nil {
 		t.Errorf("another disk: %+v", p)
@@ -312,7 +349,7 @@ func scratch(t *testing.T, text string) *os.File {
 // When nobody can look at a pool that is written to, the work ends at once.
 func TestPoolsAreWatched(t *testing.T) {
 	c := &Conversion{rep: quiet{}, pools: []string{"xenlvm-no-such-vg/pool"}}
-	s := &snapshot{lv: lvm.LV{VG: "xenlvm-no-such-vg", Name: "s", DMPath: "/dev/mapper/xenlvm-no-such-snapshot"}}
+	s := &source{frozen: &snapshot{lv: lvm.LV{VG: "xenlvm-no-such-vg", Name: "s", DMPath: "/dev/mapper/xenlvm-no-such-snapshot"}}}
 	const want = "cannot go on writing to xenlvm-no-such-vg/pool"
 	for _, notices := range []bool{true, false} { // or has ended before it notices
 		err := c.watched(t.Context(), s, func(ctx context.Context) error {
@@ -424,9 +461,8 @@ func TestHasDisk(t *testing.T) {
 }
 
 func TestTooSmallSaysHowMuch(t *testing.T) {
-	c := &Conversion{}
-	s := &snapshot{lv: lvm.LV{VG: "vg0", Name: "s", Size: 100 << 30, COW: 1 << 30}, work: 40 << 30, done: 10 << 30}
-	err := c.tooSmall(s)
+	v := &snapshot{lv: lvm.LV{VG: "vg0", Name: "s", Size: 100 << 30, COW: 1 << 30}}
+	err := v.tooSmall(&source{work: 40 << 30, done: 10 << 30})
 	if !strings.Contains(err.Error(), "overflowed") || len(fault.Hints(err)) != 1 || !strings.Contains(fault.Hints(err)[0], "--snapshot-size 5368709120b ") {
 		t.Errorf("%v, hints %q; want 1 GiB x 4 x 1.25", err, fault.Hints(err))
 	}

@@ -2,6 +2,8 @@ package convert
 
 import (
 	"context"
+	"errors"
+	"fmt"
 	"os"
 	"slices"
 	"strings"
@@ -11,6 +13,8 @@ import (
 	"xenlvm/lib/dm"
 	"xenlvm/lib/fault"
 	"xenlvm/lib/lvm"
+	"xenlvm/lib/run"
+	"xenlvm/lib/step"
 	"xenlvm/lib/units"
 	"xenlvm/lib/xlcfg"
 )
@@ -125,17 +129,16 @@ func (c *Conversion) checkExisting(d *Disk) error {
 	case lv.UUID == d.Origin.UUID:
 		return fault.Refuse("cannot copy to %s: it holds the image itself", lv.Spec())
 	}
-	if c.o.Method == QEMU {
-		return nil // see Place
+	if err := c.unclaimed(lv); err != nil || c.o.Method == QEMU {
+		return err // for the rest see Place
 	}
 	dev, err := blkdev.Stat(d.Dest.Path)
 	if err != nil {
 		return err
 	}
 	d.Dest.Node = dev
-	origin := blkdev.Number{Major: d.Origin.Major, Minor: d.Origin.Minor}
-	if dev.DependsOn(origin) {
-		return fault.Refuse("cannot copy to %s: it is built on %s, which holds the image", lv.Spec(), d.Origin.Spec())
+	if dev.DependsOn(d.device) {
+		return fault.Refuse("cannot copy to %s: it is built on device %s, which holds the image", lv.Spec(), d.device)
 	}
 	if dev.SectorSize != units512 {
 		return fault.Hint(fault.Refuse("cannot copy to %s: its sectors are %d bytes, those of the image 512: %s", lv.Spec(), dev.SectorSize, OtherSectors),
@@ -161,6 +164,45 @@ func (c *Conversion) checkExisting(d *Disk) error {
 		d.Dest.Foreign = foreign(d.Dest.Info)
 	}
 	return nil
+}
+
+// unclaimed refuses a volume that was given to another domain. Its tag is the lock of
+// a volume: it holds between two programs of one run, and after a crash.
+func (c *Conversion) unclaimed(lv lvm.LV) error {
+	for _, domain := range lv.Domains() {
+		if domain != c.o.Domain {
+			return fault.Hint(fault.Refuse("cannot copy to %s: a run for domain %s was given it", lv.Spec(), domain),
+				"if %s does not need it any more: %s", domain, lvm.Untag(lv.Spec(), lvm.TagDomain(domain)).Line())
+		}
+	}
+	return nil
+}
+
+// claim is the step that gives a volume the tag of the domain, and looks whether it is
+// the only one: of two runs that begin at the same moment, one at least sees the other.
+func (c *Conversion) claim(lv *lvm.LV) step.Step {
+	tag := lvm.TagDomain(c.o.Domain)
+	s := step.Command(c.r, "tag "+lv.Spec()+" "+tag, lvm.Tag(lv.Spec(), tag), run.Cmd{})
+	do := s.Do
+	s.Do = func(ctx context.Context) error {
+		if err := do(ctx); err != nil {
+			return err
+		}
+		ctx = context.WithoutCancel(ctx)
+		now, found, err := lvm.Find(ctx, c.r, lv.VG, lv.Name)
+		if err == nil && (!found || now.UUID != lv.UUID) {
+			err = fmt.Errorf("cannot find volume %s after tagging it", lv.Spec())
+		}
+		if err == nil {
+			err = c.unclaimed(now)
+		}
+		if err != nil {
+			_, untag := c.r.Run(ctx, lvm.Untag(lv.Spec(), tag))
+			err = errors.Join(err, untag)
+		}
+		return err
+	}
+	return s
 }
 
 const units512 = int(units.Sector)

@@ -26,7 +26,7 @@ const clockMargin = time.Hour
 
 // planFiles makes the destination's file system if there is none, mounts both
 // sides, and copies file by file.
-func (c *Conversion) planFiles(ctx context.Context, s *snapshot, d *Disk) (step.Plan, error) {
+func (c *Conversion) planFiles(ctx context.Context, s *source, d *Disk) (step.Plan, error) {
 	source := filepath.Join(c.dir(), "source-"+d.VDev)
 	dest := mnt.Mount{Device: d.Dest.Path, Point: filepath.Join(c.dir(), "destination-"+d.VDev), Type: fsType(d.Dest.Info), RW: true}
 	var plan step.Plan
@@ -44,7 +44,7 @@ func (c *Conversion) planFiles(ctx context.Context, s *snapshot, d *Disk) (step.
 	dest.Data = mnt.ReadWrite(dest.Type)
 	plan = append(plan, step.Step{
 		What: "write down that " + d.Dest.Path + " has its file system",
-		Do:   func(context.Context) error { return c.journal.Append(journal.KindMade, d.chosen()) },
+		Do:   func(context.Context) error { return c.journal.Append(journal.KindMade, c.chosen(d)) },
 	})
 	// A guest that runs has its journal open, and a later pass gets what is in
 	// it. Of one that is stopped this may be the last pass: a journal that was

@@ -4,9 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"os"
-	"syscall"
-	"time"
 
 	"xenlvm/lib/fault"
 	"xenlvm/lib/journal"
@@ -23,18 +20,18 @@ func (c *Conversion) Plan(ctx context.Context) (copying, commit step.Plan, err e
 	for _, d := range c.Disks {
 		copying = append(copying, c.planDestination(d)...)
 	}
-	snaps, err := c.planSnapshots(ctx, &copying)
+	sources, err := c.planSources(ctx, &copying)
 	if err != nil {
 		return nil, nil, err
 	}
-	if err := c.checkSpace(ctx, snaps); err != nil {
+	if err := c.checkSpace(ctx, sources); err != nil {
 		return nil, nil, err
 	}
 	// First of all, so that every failure behind it removes them.
-	for _, s := range snaps {
-		commit = append(commit, c.planKeep(s)...)
+	for _, s := range sources {
+		commit = append(commit, planKeep(s)...)
 	}
-	for _, s := range snaps {
+	for _, s := range sources {
 		for _, d := range s.disks {
 			steps, err := c.planCopy(ctx, s, d)
 			if err != nil {
@@ -52,7 +49,6 @@ func (c *Conversion) Plan(ctx context.Context) (copying, commit step.Plan, err e
 // planDestination creates or marks the volume, and writes down that it is ours.
 func (c *Conversion) planDestination(d *Disk) step.Plan {
 	lv := &d.Dest.LV
-	domain := lvm.TagDomain(c.o.Domain)
 	plan := step.Plan{{
 		What: "write down where " + d.VDev + " goes",
 		Do: func(context.Context) error {
@@ -62,7 +58,7 @@ func (c *Conversion) planDestination(d *Disk) step.Plan {
 					return err
 				}
 			}
-			return c.journal.Append(journal.KindDestination, d.chosen())
+			return c.journal.Append(journal.KindDestination, c.chosen(d))
 		},
 	}}
 	if !d.Dest.Exists {
@@ -76,10 +72,11 @@ func (c *Conversion) planDestination(d *Disk) step.Plan {
 		}
 		return append(plan, create)
 	}
-	for _, tag := range []string{lvm.TagIncomplete, domain} {
-		if !lv.Tagged(tag) {
-			plan = append(plan, step.Command(c.r, "tag "+lv.Spec()+" "+tag, lvm.Tag(lv.Spec(), tag), run.Cmd{}))
-		}
+	if !lv.Tagged(lvm.TagDomain(c.o.Domain)) {
+		plan = append(plan, c.claim(lv))
+	}
+	if !lv.Tagged(lvm.TagIncomplete) {
+		plan = append(plan, step.Command(c.r, "tag "+lv.Spec()+" "+lvm.TagIncomplete, lvm.Tag(lv.Spec(), lvm.TagIncomplete), run.Cmd{}))
 	}
 	return plan
 }
@@ -109,25 +106,16 @@ func (c *Conversion) creation(lv *lvm.LV, size units.Bytes) step.Step {
 // finished: a finished copy is never thrown away because something later failed.
 func (c *Conversion) removeIncomplete(ctx context.Context, lv lvm.LV) error {
 	now, found, err := lvm.Find(ctx, c.r, lv.VG, lv.Name)
-	if err != nil || !found || !now.Tagged(lvm.TagIncomplete) || !now.Tagged(lvm.TagDomain(c.o.Domain)) {
+	if err != nil || !found || lv.UUID != "" && now.UUID != lv.UUID || !now.Tagged(lvm.TagIncomplete) || !now.Tagged(lvm.TagDomain(c.o.Domain)) {
 		return err
 	}
 	_, err = c.r.Run(ctx, lvm.Remove(lv.Spec()))
 	return err
 }
 
-func (c *Conversion) planCopy(ctx context.Context, s *snapshot, d *Disk) (step.Plan, error) {
-	look := step.Step{What: "look at " + d.Image + " in the snapshot", Do: func(context.Context) error {
-		info, err := os.Lstat(s.image(d))
-		if err != nil {
-			return err
-		}
-		if st, ok := info.Sys().(*syscall.Stat_t); !ok || st.Ino != d.inode {
-			return fmt.Errorf("cannot copy %s: it was replaced by another file meanwhile", d.Image)
-		}
-		d.Result.modified, d.Result.seen = info.ModTime(), time.Now()
-		return nil
-	}}
+func (c *Conversion) planCopy(ctx context.Context, s *source, d *Disk) (step.Plan, error) {
+	d.Result.From = s.kind()
+	look := step.Step{What: "look at " + d.Image + " in the " + s.kind(), Do: func(context.Context) error { return s.look(d) }}
 	if d.Method == Files {
 		steps, err := c.planFiles(ctx, s, d)
 		return append(step.Plan{look}, steps...), err
@@ -146,7 +134,7 @@ func (c *Conversion) planCopy(ctx context.Context, s *snapshot, d *Disk) (step.P
 		What: "verify " + d.Dest.Path,
 		Do: func(ctx context.Context) error {
 			verify := func(ctx context.Context) error { return c.verify(ctx, s, d, pass) }
-			if s.lv.Thin() { // it is not read any more, and still fills its pool
+			if s.takes(c.o).group == "" { // it is not read any more, and still fills its pool, or file system
 				return c.watched(ctx, s, verify)
 			}
 			return verify(ctx)
@@ -155,7 +143,7 @@ func (c *Conversion) planCopy(ctx context.Context, s *snapshot, d *Disk) (step.P
 }
 
 // copyLine is the copy by blocks of d as a line for a shell.
-func (c *Conversion) copyLine(s *snapshot, d *Disk) string {
+func (c *Conversion) copyLine(s *source, d *Disk) string {
 	words := []string{"imgconv", "--overwrite"}
 	if c.o.Whole {
 		words = append(words, "--whole")
@@ -165,7 +153,7 @@ func (c *Conversion) copyLine(s *snapshot, d *Disk) string {
 
 // planCommit says that the copy of d is good: in the journal first, because a
 // volume without the tag may be configured.
-func (c *Conversion) planCommit(s *snapshot, d *Disk) step.Plan {
+func (c *Conversion) planCommit(s *source, d *Disk) step.Plan {
 	return step.Plan{{
 		What: "write down that " + d.VDev + " is copied",
 		Do: func(ctx context.Context) error {

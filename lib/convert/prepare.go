@@ -19,6 +19,7 @@ import (
 	"xenlvm/lib/lvm"
 	"xenlvm/lib/mnt"
 	"xenlvm/lib/run"
+	"xenlvm/lib/snap"
 	"xenlvm/lib/xl"
 	"xenlvm/lib/xlcfg"
 )
@@ -75,7 +76,7 @@ func Prepare(ctx context.Context, r run.Runner, rep Reporter, j *journal.Journal
 		return nil, err
 	}
 	// What Reclaim has left of our snapshots is bases.
-	c.bases, err = snapshotsOf(ctx, r, o.Domain)
+	c.bases, err = basesOf(ctx, r, o.Domain, c.records)
 	return c, err
 }
 
@@ -175,6 +176,10 @@ func (c *Conversion) addDisk(ctx context.Context, d xlcfg.Disk) (skipped string,
 	if st.Mode&unix.S_IFMT == unix.S_IFBLK {
 		return c.addDevice(ctx, d, image)
 	}
+	if b, half := journal.HalfWritten(c.records)[image]; half {
+		return "", fault.Hint(fault.Refuse("cannot use the image %s of disk %s: it is half-written, as /dev/%s was being brought back into it", image, d.VDev, b.LV),
+			"go on with that: domuswitch revert %s", c.o.Domain)
+	}
 	info, err := diskimg.Probe(image)
 	if err != nil {
 		return "", fault.With(fault.Refused, err)
@@ -194,7 +199,10 @@ func deviceName(vdev string) bool {
 	return ok && !strings.ContainsRune(vdev, '/')
 }
 
-// findOrigin finds the volume whose file system holds the image.
+// findOrigin finds the volume whose file system holds the image. Where there is none,
+// or where it is asked for, the image must be one that can be cloned. Otherwise a volume
+// is preferred: a snapshot that has no room any more is lost, where with a clone it is
+// the guest that cannot write.
 func (c *Conversion) findOrigin(ctx context.Context, d *Disk) error {
 	m, inside, err := mnt.Of(d.Image)
 	if err != nil {
@@ -208,11 +216,18 @@ func (c *Conversion) findOrigin(ctx context.Context, d *Disk) error {
 	if err != nil {
 		return err
 	}
-	if !found {
-		return fault.Hint(fault.Refuse("cannot snapshot the file system of %s: it is not on a logical volume but on device %s (%s)", d.Image, m.Device, m.Type),
+	d.Origin, d.FSType, d.Inside, d.cloned, d.device = lv, m.Type, inside, c.o.Clone || !found, n
+	if !d.cloned {
+		return nil
+	}
+	err = snap.CheckClonable(d.Image)
+	switch {
+	case err != nil && found:
+		return fault.Hint(fault.Refuse("cannot clone %s: %w", d.Image, err), "leave out --clone: a snapshot of %s will do", lv.Spec())
+	case err != nil:
+		return fault.Hint(fault.Refuse("cannot snapshot the file system of %s: it is not on a logical volume but on device %s (%s); nor can the image be cloned: %w", d.Image, m.Device, m.Type, err),
 			"mirror it: image-to-lv --plan mirror %s, or --plan live; or stop the domain, then: imgconv %s DESTINATION", run.Quote(c.o.Domain), run.Quote(d.Image))
 	}
-	d.Origin, d.FSType, d.Inside = lv, m.Type, inside
 	return nil
 }
 

@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"path/filepath"
 
-	"xenlvm/lib/blkdev"
 	"xenlvm/lib/journal"
 	"xenlvm/lib/lvm"
 	"xenlvm/lib/run"
@@ -14,22 +13,30 @@ import (
 )
 
 // Reclaim is the plan that removes what a killed run for this domain left:
-// its mounts, its loop devices, its snapshots. Nothing else carries its tags or
-// lies in its directory. The bases that the journal's records name are no such
-// leftovers; without records they go, too. The domain must be locked.
+// its mounts, its loop devices, its snapshots and clones. Nothing else carries its tags,
+// is what its journal says, or lies in its directory. The bases that the journal's
+// records name are no such leftovers. The domain must be locked.
 func Reclaim(ctx context.Context, r run.Runner, domain string, records []journal.Record) (step.Plan, error) {
-	all, err := snapshotsOf(ctx, r, domain)
+	return reclaim(ctx, r, domain, records, basesIn(records))
+}
+
+// DropBases is Reclaim that removes the bases, too.
+func DropBases(ctx context.Context, r run.Runner, domain string, records []journal.Record) (step.Plan, error) {
+	return reclaim(ctx, r, domain, records, nil)
+}
+
+func reclaim(ctx context.Context, r run.Runner, domain string, records []journal.Record, needed map[string]bool) (step.Plan, error) {
+	all, err := basesOf(ctx, r, domain, records)
 	if err != nil {
 		return nil, err
 	}
-	kept := basesIn(records)
 	var plan step.Plan
-	for _, v := range all {
+	for _, b := range all {
 		var steps step.Plan
-		if kept[v.UUID] {
-			steps, err = snap.Clearance(blkdev.Number{Major: v.Major, Minor: v.Minor}, v.Active)
+		if needed[b.id()] {
+			steps, err = b.clearance()
 		} else {
-			steps, err = snap.Removal(r, v)
+			steps, err = b.removal(r)
 		}
 		if err != nil {
 			return nil, err
@@ -42,19 +49,20 @@ func Reclaim(ctx context.Context, r run.Runner, domain string, records []journal
 	return unique(append(plan, rest...)), err
 }
 
-// snapshotsOf is the snapshots that were made for the domain.
+// snapshotsOf is the snapshots that were made to copy the domain. Its back doors are
+// domuswitch's.
 func snapshotsOf(ctx context.Context, r run.Runner, domain string) ([]lvm.LV, error) {
 	all, err := lvm.LVs(ctx, r, "")
 	var ours []lvm.LV
 	for _, v := range all {
-		if v.Tagged(lvm.TagSnapshot) && v.Tagged(lvm.TagDomain(domain)) {
+		if v.Tagged(lvm.TagSnapshot) && v.Tagged(lvm.TagDomain(domain)) && !v.Tagged(lvm.TagBackDoor) {
 			ours = append(ours, v)
 		}
 	}
 	return ours, err
 }
 
-// basesIn is the LV UUIDs of the bases that the last copies of all disks name, as
+// basesIn is the ids of the bases that the last copies of all disks name, as
 // long as the domain was not switched to other disks since.
 func basesIn(records []journal.Record) map[string]bool {
 	last := map[string]string{} // by disk

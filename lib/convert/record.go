@@ -7,6 +7,7 @@ import (
 	"os"
 	"slices"
 	"strings"
+	"time"
 
 	"xenlvm/lib/atomicfile"
 	"xenlvm/lib/blockcopy"
@@ -22,16 +23,29 @@ type past struct {
 	made        string // LV UUID of the newest file system that we made, or took over
 	copied      *journal.Copied
 	boot        string // during which it was copied
-	switched    bool   // the configuration was switched to other disks since
+	copiedAt    time.Time
+	switched    bool // the configuration was switched to other disks since, which may be newer
+	aborted     bool // what was begun was given up since
 }
 
 // remember reads what the records say of a disk. Records about another image of
 // the same name are not about it.
 func remember(records []journal.Record, vdev, image string) past {
 	var p past
+	back := false // the image has all that was written to the volume
 	for _, r := range records {
-		if r.Kind == journal.KindApplied {
-			p.switched = true
+		switch r.Kind {
+		case journal.KindApplied:
+			p.switched, back = true, false
+		case journal.KindAborted:
+			p.aborted = true
+		case journal.KindStarting:
+			back = false
+		case journal.KindReverted:
+			p.switched = p.switched && !back
+		case journal.KindReplayed:
+			var b journal.BackDoor
+			back = back || json.Unmarshal(r.Data, &b) == nil && b.VDev == vdev && b.Image.Path == image
 		}
 		var c journal.Copied
 		if json.Unmarshal(r.Data, &c) != nil || c.VDev != vdev || c.Source != image {
@@ -40,10 +54,11 @@ func remember(records []journal.Record, vdev, image string) past {
 		switch r.Kind {
 		case journal.KindDestination:
 			p.destination, p.method = strings.TrimPrefix(c.Destination.Destination, "/dev/"), Method(c.Method)
+			p.aborted = false
 		case journal.KindMade:
 			p.made = c.LVUUID
 		case journal.KindCopied:
-			p.copied, p.boot, p.switched = &c, r.Boot, false
+			p.copied, p.boot, p.copiedAt, p.switched, p.aborted = &c, r.Boot, r.Time, false, false
 		}
 	}
 	return p
@@ -109,8 +124,9 @@ func (d *Disk) unwritten(last *journal.Copied) bool {
 }
 
 // chosen is the data of a record about where d goes.
-func (d *Disk) chosen() journal.Destination {
-	return journal.Destination{VDev: d.VDev, Source: d.Image, Destination: d.Dest.Path, Method: string(d.Method), LVUUID: d.Dest.LV.UUID}
+func (c *Conversion) chosen(d *Disk) journal.Destination {
+	return journal.Destination{VDev: d.VDev, Source: d.Image, Destination: d.Dest.Path, Method: string(d.Method), LVUUID: d.Dest.LV.UUID,
+		Created: !d.Dest.Exists || created(d.Dest.LV, c.records)}
 }
 
 // digestsName is the file of the digests of d's destination. It is named after
@@ -162,7 +178,7 @@ func (c *Conversion) readDigests(d *Disk, name string) *blockcopy.Digests {
 }
 
 // record writes down that the destination of d is equal to its source in s.
-func (c *Conversion) record(s *snapshot, d *Disk) error {
+func (c *Conversion) record(s *source, d *Disk) error {
 	written, seq, err := counted(d)
 	if err != nil {
 		return err
@@ -177,14 +193,14 @@ func (c *Conversion) record(s *snapshot, d *Disk) error {
 		}
 	}
 	data := journal.Copied{
-		Destination: d.chosen(), SourceSize: d.Info.FileSize, DiskSize: d.Info.Size, SourceModified: d.Result.modified.UnixNano(), Seen: d.Result.seen,
+		Destination: c.chosen(d), SourceSize: d.Info.FileSize, DiskSize: d.Info.Size, SourceModified: d.Result.modified.UnixNano(), Seen: d.Result.seen,
 		Written: written, DiskSeq: seq, LVSize: int64(d.Dest.LV.Size), Verified: string(d.Result.Verified), Inside: d.Inside, Partial: d.Result.Partial, BytesRead: d.Result.BytesRead, BytesWritten: d.Result.BytesWritten,
 	}
 	if d.Method == Blocks {
 		data.Digests = digestsName(d)
 	}
 	if s.keep && d.mappable() {
-		data.Base = s.lv.UUID
+		data.Base = s.kept().id()
 		if !d.Result.Whole {
 			data.Used, data.UsedSum = usedName(d), d.usedSum
 		}

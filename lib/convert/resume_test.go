@@ -115,7 +115,7 @@ func TestMismatchForgetsTheCheckpoint(t *testing.T) {
 	var told []string
 	c := conversion(t, &told)
 	c.o.Whole = true
-	s := &snapshot{point: filepath.Dir(image), lv: lvm.LV{UUID: "b"}}
+	s := &source{frozen: &snapshot{point: filepath.Dir(image), lv: lvm.LV{UUID: "b"}}}
 	pass, err := c.copyBlocks(t.Context(), s, d)
 	must(t, err, c.keepDigests(checkpointName(d), pass.sums))
 	f, err := os.OpenFile(backing, os.O_RDWR, 0)

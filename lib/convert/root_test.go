@@ -82,7 +82,7 @@ func passes(t *testing.T, whole bool) (d *Disk, image, backing string, pass func
 	c.o.Whole = whole
 	d = &Disk{VDev: "xvda", Image: image, Inside: "image", Format: "raw", Method: Blocks, Info: diskimg.Info{Size: imageSize, FileSize: imageSize},
 		Dest: Destination{Path: dest.Path, Node: node, LV: lvm.LV{VG: "vg0", Name: "a", UUID: "u"}}}
-	s := &snapshot{point: dir, keep: true, lv: lvm.LV{UUID: "b"}}
+	s := &source{frozen: &snapshot{point: dir, lv: lvm.LV{UUID: "b"}}, base: keptSnapshot{}, keep: true}
 	return d, image, backing, func(changed *extent.Set) []string {
 		told = nil
 		d.Result, d.changed = Result{}, changed

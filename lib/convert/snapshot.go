@@ -2,71 +2,60 @@ package convert
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"os"
 	"path/filepath"
-	"slices"
+	"strings"
+	"syscall"
+	"time"
 
+	"xenlvm/lib/blkdev"
+	"xenlvm/lib/fault"
 	"xenlvm/lib/lvm"
 	"xenlvm/lib/run"
 	"xenlvm/lib/snap"
 	"xenlvm/lib/step"
+	"xenlvm/lib/units"
 )
 
-// snapshot is one origin with the disks whose images lie on it.
+// snapshot is a snapshot of the volume whose file system has the images, mounted.
 type snapshot struct {
 	origin lvm.LV
 	lv     lvm.LV
-	disks  []*Disk
+	fsType string
 	point  string
-	work   int64 // bytes that reading its disks takes at most
-	done   int64 // of them
-
-	base  lvm.LV  // kept by the last pass
-	based []*Disk // those of which it tells what changed; none: there is no base
-	keep  bool    // as the base of the next pass
 }
 
-// image is where a disk's image is seen in its snapshot.
-func (s *snapshot) image(d *Disk) string { return filepath.Join(s.point, d.Inside) }
-
-// snapshots are the disks by the volumes that their images lie on.
-func (c *Conversion) snapshots() []*snapshot {
-	var snaps []*snapshot
-	for _, d := range c.Disks {
-		i := slices.IndexFunc(snaps, func(s *snapshot) bool { return s.origin.UUID == d.Origin.UUID })
-		if i < 0 {
-			i = len(snaps)
-			snaps = append(snaps, &snapshot{origin: d.Origin, point: filepath.Join(c.dir(), d.Origin.VG+"-"+d.Origin.Name)})
-		}
-		s := snaps[i]
-		s.disks = append(s.disks, d)
-		s.work += d.Info.Size
-		s.keep = s.keep || c.o.KeepBase && d.mappable()
-	}
-	return snaps
+// pointOf is where the snapshot of origin is mounted.
+func (c *Conversion) pointOf(origin lvm.LV) string {
+	return filepath.Join(c.dir(), origin.VG+"-"+origin.Name)
 }
 
-// planSnapshots makes one snapshot for each origin, mounts it, and finds out what
-// changed since the base of the last pass, which nobody needs then.
-func (c *Conversion) planSnapshots(ctx context.Context, plan *step.Plan) ([]*snapshot, error) {
-	snaps := c.snapshots()
-	drop, err := c.planBases(snaps)
+func (v *snapshot) kind() string { return "snapshot" }
+
+func (v *snapshot) image(d *Disk) string { return filepath.Join(v.point, d.Inside) }
+
+func (v *snapshot) look(d *Disk) error {
+	info, err := os.Lstat(v.image(d))
 	if err != nil {
-		return nil, err
+		return err
 	}
-	*plan = append(*plan, drop...)
-	for _, s := range snaps {
-		steps, err := c.planSnapshot(ctx, s)
-		if err != nil {
-			return nil, err
-		}
-		*plan = append(*plan, steps...)
+	if st, ok := info.Sys().(*syscall.Stat_t); !ok || st.Ino != d.inode {
+		return errReplaced(d)
 	}
-	return snaps, nil
+	d.Result.modified, d.Result.seen = info.ModTime(), time.Now()
+	return nil
 }
 
-func (c *Conversion) planSnapshot(ctx context.Context, s *snapshot) (step.Plan, error) {
-	request := snap.Request{Origin: s.origin, Name: c.snapshotName(s), COW: c.o.SnapshotSize, Tags: []string{lvm.TagDomain(c.o.Domain)}}
+func errReplaced(d *Disk) error {
+	return fmt.Errorf("cannot copy %s: it was replaced by another file meanwhile", d.Image)
+}
+
+// plan makes the snapshot and mounts it.
+func (v *snapshot) plan(ctx context.Context, c *Conversion, s *source) (step.Plan, error) {
+	spec := s.nameFor(func(kind string) string { return v.origin.VG + "/" + lvm.NameFor(v.origin.Name+kind, c.o.Domain) })
+	request := snap.Request{Origin: v.origin, Name: strings.TrimPrefix(spec, v.origin.VG+"/"), COW: c.o.SnapshotSize, Tags: []string{lvm.TagDomain(c.o.Domain)}}
 	if s.keep {
 		request.Tags = append(request.Tags, lvm.TagBase)
 	}
@@ -74,55 +63,95 @@ func (c *Conversion) planSnapshot(ctx context.Context, s *snapshot) (step.Plan, 
 	if err != nil {
 		return nil, err
 	}
-	s.lv = lv
-	// What is kept is removed by a failure alone.
-	plan[0].Temporary = !s.keep
+	v.lv = lv
 	if s.keep {
 		plan = append(plan, step.Step{What: "find snapshot " + lv.Spec(), Do: func(ctx context.Context) error {
 			made, found, err := lvm.Find(ctx, c.r, lv.VG, lv.Name)
 			if err == nil && !found {
 				err = fmt.Errorf("cannot find snapshot %s after creating it", lv.Spec())
 			}
-			s.lv = made
+			v.lv = made
 			return err
 		}})
 	}
-	mount := snap.Mounting(lv.Path, s.disks[0].FSType, s.point)
+	mount := snap.Mounting(lv.Path, v.fsType, v.point)
 	mount.Temporary = true
-	plan = append(plan, mount)
-	if len(s.based) == 0 {
-		return plan, nil
-	}
-	steps, err := c.planCompare(s)
-	return append(plan, steps...), err
+	return append(plan, mount), nil
 }
 
-// snapshotName is a name that no base has.
-func (c *Conversion) snapshotName(s *snapshot) string {
-	kind := "-snap"
-	if s.keep {
-		kind = "-base"
-	}
-	name := lvm.NameFor(s.origin.Name+kind, c.o.Domain)
-	if s.base.Name == name {
-		name = lvm.NameFor(s.origin.Name+kind+"2", c.o.Domain)
-	}
-	return name
+func (v *snapshot) kept() base { return keptSnapshot{v.lv} }
+
+func (v *snapshot) follows(b base) bool {
+	kept, ok := b.(keptSnapshot)
+	return ok && kept.VG == v.origin.VG && kept.Origin == v.origin.Name
 }
 
-// planKeep is the step that leaves a snapshot as the base of the next pass. It is
-// taken back when the copies from it are not written down.
-func (c *Conversion) planKeep(s *snapshot) step.Plan {
-	if !s.keep {
-		return nil
+func (v *snapshot) takes(o Options) space {
+	if v.lv.Thin() {
+		return space{pool: v.lv.VG + "/" + v.lv.Pool, size: snap.PoolShare(v.origin, o.SnapshotSize)}
 	}
-	return step.Plan{{
-		What: "keep snapshot " + s.lv.Spec() + " for the next pass",
-		Do:   func(context.Context) error { return nil },
-		Undo: func(ctx context.Context) error {
-			_, err := c.r.Run(ctx, lvm.Remove(s.lv.Spec()))
-			return err
-		},
-		UndoLine: run.Quote("lvsnap", "remove", s.lv.Spec()),
-	}}
+	return space{group: v.lv.VG, size: v.lv.COW}
 }
+
+func (v *snapshot) watch(ctx context.Context, c *Conversion) error {
+	return snap.Watch(ctx, c.r, v.lv, c.o.Extend, func(u lvm.Usage, trouble error) {
+		v.lv.COW = u.Size
+		if trouble != nil {
+			c.rep.Infof("%v", trouble)
+		}
+	})
+}
+
+// verdict asks once more, after the last byte was read, whether the snapshot was lost.
+func (v *snapshot) verdict(s *source, err error) error {
+	if _, lost := snap.Usage(v.lv); lost != nil && !errors.Is(lost, lvm.ErrPoolFull) {
+		err = errors.Join(lost, err)
+	}
+	if errors.Is(err, lvm.ErrLost) {
+		return v.tooSmall(s)
+	}
+	return err
+}
+
+// tooSmall says what size the snapshot should have had: it filled up while the
+// part done was read, so the whole needs so much more. A quarter is added.
+func (v *snapshot) tooSmall(s *source) error {
+	if v.lv.Thin() {
+		return fault.Hint(fmt.Errorf("cannot go on: the thin snapshot %s failed", v.lv.Spec()), "lvs -a %s; its pool may be full", v.lv.VG)
+	}
+	cow := v.lv.COW
+	need := v.lv.Size
+	if s.done > 0 && s.work > s.done {
+		need = min(need, units.Bytes(float64(cow)*float64(s.work)/float64(s.done)*1.25))
+	} else if s.done > 0 {
+		need = min(need, cow*5/4)
+	}
+	err := fmt.Errorf("cannot go on: %w: its %s of COW space were full after %s of %s", lvm.ErrLost, cow, units.Bytes(s.done), units.Bytes(s.work))
+	return fault.Hint(err, "--snapshot-size %db would have been enough at this rate of writes; or let it grow in time with --snapshot-extend", int64(need))
+}
+
+// keptSnapshot is a base that tells what was written to its origin since.
+type keptSnapshot struct{ lvm.LV }
+
+func (k keptSnapshot) id() string   { return k.UUID }
+func (k keptSnapshot) name() string { return k.Spec() }
+
+func (k keptSnapshot) delta() string {
+	if k.Thin() {
+		return byThinDelta
+	}
+	return byExceptions
+}
+
+func (k keptSnapshot) usable() error {
+	if k.Invalid {
+		return lvm.ErrLost
+	}
+	return nil
+}
+
+func (k keptSnapshot) clearance() (step.Plan, error) {
+	return snap.Clearance(blkdev.Number{Major: k.Major, Minor: k.Minor}, k.Active)
+}
+
+func (k keptSnapshot) removal(r run.Runner) (step.Plan, error) { return snap.Removal(r, k.LV) }

@@ -2,11 +2,14 @@ package convert
 
 import (
 	"context"
+	"fmt"
 	"maps"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
+
+	"golang.org/x/sys/unix"
 
 	"xenlvm/lib/fault"
 	"xenlvm/lib/host"
@@ -23,10 +26,10 @@ func digestsOf(size units.Bytes) units.Bytes {
 	return min(size/256, max(17<<20, size>>19*17/16))
 }
 
-// checkSpace refuses when the new volumes and the snapshots together do not fit
-// their volume groups or thin pools, or the digests the file system of the journal.
-// It notes the pools.
-func (c *Conversion) checkSpace(ctx context.Context, snaps []*snapshot) error {
+// checkSpace refuses when the new volumes and the sources together do not fit their
+// volume groups, thin pools or file systems, or the digests the file system of the
+// journal. It notes the pools, and the file systems of clones.
+func (c *Conversion) checkSpace(ctx context.Context, sources []*source) error {
 	need := map[string]units.Bytes{}
 	groups := map[string]lvm.VG{}
 	take := func(vg string, size units.Bytes) error {
@@ -57,12 +60,17 @@ func (c *Conversion) checkSpace(ctx context.Context, snaps []*snapshot) error {
 			}
 		}
 	}
-	for _, s := range snaps {
-		if err := take(s.lv.VG, s.lv.COW); err != nil {
-			return err
+	for _, s := range sources {
+		if sp := s.takes(c.o); sp.group != "" {
+			if err := take(sp.group, sp.size); err != nil {
+				return err
+			}
 		}
 	}
-	pools := c.fromPools(snaps)
+	if err := c.checkDirs(sources); err != nil {
+		return err
+	}
+	pools := c.fromPools(sources)
 	c.pools = slices.Sorted(maps.Keys(pools))
 	for pool, want := range pools {
 		vg, name, _ := strings.Cut(pool, "/")
@@ -73,13 +81,75 @@ func (c *Conversion) checkSpace(ctx context.Context, snaps []*snapshot) error {
 	return host.NeedSpace(ctx, existing(c.o.StateDir), digests+1<<20)
 }
 
+// checkDirs refuses when clones together do not fit their file systems, of which it
+// notes a directory each.
+func (c *Conversion) checkDirs(sources []*source) error {
+	want := map[uint64]units.Bytes{}
+	dirs := map[uint64]string{}
+	for _, s := range sources {
+		sp := s.takes(c.o)
+		if sp.dir == "" {
+			continue
+		}
+		dev, err := deviceOf(sp.dir)
+		if err != nil {
+			return err
+		}
+		want[dev] += sp.size
+		dirs[dev] = sp.dir
+	}
+	c.dirs = slices.Sorted(maps.Values(dirs))
+	for dev, dir := range dirs {
+		if err := snap.CheckRoom(dir, want[dev]); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// checkKept gives up keeping what may fill its file system before the next pass: nobody
+// watches it then.
+func (c *Conversion) checkKept(sources []*source) error {
+	want := map[uint64]units.Bytes{}
+	for _, s := range sources {
+		sp := s.takes(c.o)
+		if !s.keep || sp.dir == "" {
+			continue
+		}
+		dev, err := deviceOf(sp.dir)
+		if err != nil {
+			return err
+		}
+		room, err := snap.Room(sp.dir)
+		if err != nil {
+			return err
+		}
+		if want[dev] += sp.most; want[dev] > room {
+			s.keep = false
+			want[dev] -= sp.most
+			c.rep.Infof("%s: the %s is not kept as a base: what the domain overwrites until the next pass could take %s in %s, which has room for %s",
+				s.disks[0].VDev, s.kind(), sp.most, sp.dir, room)
+		}
+	}
+	return nil
+}
+
+// deviceOf is the number of the file system that has dir.
+func deviceOf(dir string) (uint64, error) {
+	var st unix.Stat_t
+	if err := unix.Stat(dir, &st); err != nil {
+		return 0, fmt.Errorf("cannot look at %s: %w", dir, err)
+	}
+	return st.Dev, nil
+}
+
 // fromPools is what the conversion may take from each thin pool VG/POOL: for
 // snapshots, and for those parts of thin destinations that hold nothing yet.
-func (c *Conversion) fromPools(snaps []*snapshot) map[string]units.Bytes {
+func (c *Conversion) fromPools(sources []*source) map[string]units.Bytes {
 	pools := map[string]units.Bytes{}
-	for _, s := range snaps {
-		if s.lv.Thin() {
-			pools[s.lv.VG+"/"+s.lv.Pool] += snap.PoolShare(s.disks[0].Origin, c.o.SnapshotSize)
+	for _, s := range sources {
+		if sp := s.takes(c.o); sp.pool != "" {
+			pools[sp.pool] += sp.size
 		}
 	}
 	for _, d := range c.Disks {

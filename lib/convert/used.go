@@ -9,6 +9,7 @@ import (
 	"io"
 	"os"
 
+	"xenlvm/lib/blockcopy"
 	"xenlvm/lib/diskimg"
 	"xenlvm/lib/extent"
 	"xenlvm/lib/fsmap"
@@ -16,9 +17,12 @@ import (
 )
 
 // used is which bytes of the image are copied: those that its file systems use, or
-// may use. What it reads for that is counted as read.
+// may use; none of an image whose holes are not true. What it reads for that is counted as read.
 func (c *Conversion) used(src diskimg.Source, d *Disk) (extent.Set, error) {
 	d.Result.Whole = c.o.Whole
+	if err := blockcopy.CheckHoles(src); err != nil {
+		return extent.Set{}, err
+	}
 	if c.o.Whole {
 		return extent.Whole(src.Size()), nil
 	}

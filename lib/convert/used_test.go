@@ -11,6 +11,7 @@ import (
 	"xenlvm/lib/blockcopy"
 	"xenlvm/lib/diskimg"
 	"xenlvm/lib/extent"
+	"xenlvm/lib/fault"
 	"xenlvm/lib/journal"
 )
 
@@ -55,7 +56,7 @@ func TestLookAt(t *testing.T) {
 		d.last.Used, d.last.UsedSum, d.changed, d.Result.Delta = usedName(d), sum, &changed, byDigests
 		tt.change(d)
 		told = nil
-		got := c.lookAt(&snapshot{}, d, used)
+		got := c.lookAt(&source{base: keptSnapshot{}}, d, used)
 		if (got == nil) != (tt.want == nil) || got != nil && !got.Equal(*tt.want) || d.Result.Delta != tt.delta {
 			t.Errorf("%s: %v by %s; want %v by %s", tt.name, got, d.Result.Delta, tt.want, tt.delta)
 		}
@@ -106,7 +107,7 @@ func TestPassesMissNothing(t *testing.T) {
 			d.changed, d.Result.Delta = &changed, byDigests
 			o := blockcopy.Options{Before: before, BlockSize: block}
 			if before != nil {
-				o.Only = c.lookAt(&snapshot{}, d, used)
+				o.Only = c.lookAt(&source{base: keptSnapshot{}}, d, used)
 			}
 			src, err := diskimg.OpenSource(image, "raw")
 			if err != nil {
@@ -165,5 +166,30 @@ func TestSurvey(t *testing.T) {
 	c.Disks = []*Disk{d}
 	if c.Survey(); len(told) != 0 || !d.Result.Whole {
 		t.Errorf("the whole disk: said %q, %+v", told, d.Result)
+	}
+}
+
+// liar is an image whose file system says that it is one hole.
+type liar struct{ diskimg.Source }
+
+func (liar) Data() (extent.Set, error) { return extent.Set{}, nil }
+
+// An image that lies about its holes is not copied, neither all of it nor what is in use.
+func TestHolesThatAreNone(t *testing.T) {
+	image := filepath.Join(t.TempDir(), "image")
+	if err := os.WriteFile(image, bytes.Repeat([]byte{1}, 1<<20), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	src, err := diskimg.OpenSource(image, "raw")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer src.Close()
+	for _, whole := range []bool{false, true} {
+		c := conversion(t, &[]string{})
+		c.o.Whole = whole
+		if _, err := c.used(liar{src}, based()); fault.StatusOf(err) != fault.Refused || !strings.Contains(err.Error(), "a hole at") {
+			t.Errorf("whole %v: %v", whole, err)
+		}
 	}
 }
