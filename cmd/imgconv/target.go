@@ -220,7 +220,11 @@ func (t *target) finish(ctx context.Context, r run.Runner) error {
 		return fault.Hint(fault.With(fault.Left, fmt.Errorf("the copy is complete and verified, but cannot be named %s: %w", t.path, fault.Reason(err))),
 			"it is %s: %s", t.f.Name(), run.Quote("mv", "--no-clobber", "--", t.f.Name(), name))
 	}
-	return fault.With(fault.Left, atomicfile.SyncDir(filepath.Dir(t.path)))
+	dir := filepath.Dir(t.path)
+	if err := atomicfile.SyncDir(dir); err != nil {
+		return fault.Hint(fault.With(fault.Left, fmt.Errorf("the copy is complete and verified, but its name may not survive a power cut: %w", err)), "%s", run.Quote("sync", dir))
+	}
+	return nil
 }
 
 // unmoved refuses a copy whose destination is not at its path any more, or was cut.

@@ -2,6 +2,7 @@ package fakehost
 
 import (
 	"cmp"
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"maps"
@@ -75,6 +76,20 @@ func Filling(d mirror.Disk) (mirror.Phase, error) {
 	return s.Devices[d.Path()].Phase, nil
 }
 
+// MirrorState is what there is of a mirror: its phase, and whether a domain has it.
+func MirrorState(d mirror.Disk) (mirror.State, error) {
+	s, err := Load()
+	if err != nil || s.Devices[d.Path()] == nil {
+		return mirror.State{Phase: mirror.Absent}, err
+	}
+	dev := s.Devices[d.Path()]
+	state := mirror.State{Phase: cmp.Or(dev.Phase, mirror.Built), Top: dm.Device{Name: d.Name(), Number: dev.number()}}
+	if s.open(dev) {
+		state.Top.Open = 1
+	}
+	return state, nil
+}
+
 // Leads says whether a device is built on what is at a path, or is it.
 func Leads(upper blkdev.Device, path string) bool {
 	s, err := Load()
@@ -117,24 +132,31 @@ func Idle(dev blkdev.Device) error {
 	if used := s.Devices[dev.Path].Used; used != "" {
 		return fault.Refuse("cannot write to %s: it is %s", dev.Path, used)
 	}
-	for _, d := range s.Domains {
-		for _, k := range d.Disks {
-			if k.Number == fmt.Sprintf("%x:%x", dev.Number.Major, dev.Number.Minor) {
-				return fault.Refuse("cannot write to %s: somebody has it open", dev.Path)
-			}
-		}
+	if s.open(s.Devices[dev.Path]) {
+		return fault.Refuse("cannot write to %s: somebody has it open", dev.Path)
 	}
 	return nil
 }
 
-// lvs reports the volume that a selection by device number, or by its names, picks.
+// open says whether a domain has the device as a disk.
+func (s *State) open(dev *Device) bool {
+	number := fmt.Sprintf("%x:%x", dev.Major, dev.Minor)
+	return slices.ContainsFunc(s.Domains, func(d *Domain) bool {
+		return slices.ContainsFunc(d.Disks, func(k *Disk) bool { return k.Number == number })
+	})
+}
+
+// lvs reports the volume that a selection by device number, or by its names, picks;
+// all without a selection.
 func lvs(c *Call) error {
-	if len(c.Args) != 10 || strings.Join(c.Args[:7], " ") != "--reportformat json --units b --nosuffix --binary -o" || c.Args[8] != "-S" {
+	all := len(c.Args) == 8
+	if !all && len(c.Args) != 10 || strings.Join(c.Args[:7], " ") != "--reportformat json --units b --nosuffix --binary -o" || !all && c.Args[8] != "-S" {
 		return c.unknown()
 	}
 	var major, minor uint32
 	var vgName, lvName string
-	if n, _ := fmt.Sscanf(c.Args[9], "lv_kernel_major=%d && lv_kernel_minor=%d", &major, &minor); n != 2 {
+	if all {
+	} else if n, _ := fmt.Sscanf(c.Args[9], "lv_kernel_major=%d && lv_kernel_minor=%d", &major, &minor); n != 2 {
 		if n, err := fmt.Sscanf(c.Args[9], "vg_name=%q && lv_name=%q", &vgName, &lvName); n != 2 || err != nil {
 			return c.unknown()
 		}
@@ -142,11 +164,11 @@ func lvs(c *Call) error {
 	var rows []string
 	for path, d := range c.State.Devices {
 		vg, lv, ok := strings.Cut(d.LV, "/")
-		if !ok || vgName == "" && (d.Major != major || d.Minor != minor) || vgName != "" && (vg != vgName || lv != lvName) {
+		if !ok || !all && (vgName == "" && (d.Major != major || d.Minor != minor) || vgName != "" && (vg != vgName || lv != lvName)) {
 			continue
 		}
-		rows = append(rows, fmt.Sprintf(`{"vg_name":%q, "lv_name":%q, "lv_uuid":%q, "lv_path":%q, "lv_size":"%d", "lv_tags":%q, "lv_kernel_major":"%d", "lv_kernel_minor":"%d", "lv_active":"active"}`,
-			vg, lv, d.UUID, path, d.Size, strings.Join(d.Tags, ","), d.Major, d.Minor))
+		rows = append(rows, fmt.Sprintf(`{"vg_name":%q, "lv_name":%q, "lv_uuid":%q, "lv_path":%q, "lv_size":"%d", "lv_tags":%q, "lv_kernel_major":"%d", "lv_kernel_minor":"%d", "lv_active":"active", "origin":%q, "origin_size":"%d"}`,
+			vg, lv, d.UUID, path, d.Size, strings.Join(d.Tags, ","), d.Major, d.Minor, d.Origin, c.State.sizeOf(vg+"/"+d.Origin)))
 	}
 	fmt.Fprintf(&c.Stdout, `{"report":[{"lv":[%s]}]}`+"\n", strings.Join(rows, ","))
 	return nil
@@ -190,9 +212,31 @@ func vgs(c *Call) error {
 	return nil
 }
 
-// lvcreate knows: --yes --wipesignatures y --name LV --size BYTESb [--addtag TAG]... VG
+// sizeOf is the size of the volume VG/LV, 0 if there is none.
+func (s *State) sizeOf(spec string) int64 {
+	for _, d := range s.Devices {
+		if d.LV == spec {
+			return d.Size
+		}
+	}
+	return 0
+}
+
+// lvcreate knows: --yes --wipesignatures y --name LV --size BYTESb [--addtag TAG]... VG,
+// and --yes --snapshot --permission r (or rw) in front of the same for VG/LV.
 func lvcreate(c *Call) error {
 	n := len(c.Args)
+	if n > 4 && strings.Join(c.Args[:3], " ") == "--yes --snapshot --permission" && (c.Args[3] == "r" || c.Args[3] == "rw") {
+		vg, origin, _ := strings.Cut(c.Args[n-1], "/")
+		c.Args = slices.Concat([]string{"--yes", "--wipesignatures", "y"}, c.Args[4:n-1], []string{vg})
+		name := vg + "/" + c.Args[4]
+		if err := lvcreate(c); err != nil {
+			return err
+		}
+		d := c.State.Devices["/dev/"+name]
+		d.Origin, d.UUID = origin, rand.Text()
+		return nil
+	}
 	if n < 8 || strings.Join(c.Args[:4], " ") != "--yes --wipesignatures y --name" || c.Args[5] != "--size" || n%2 != 0 {
 		return c.unknown()
 	}
@@ -221,6 +265,9 @@ func lvremove(c *Call) error {
 	}
 	for path, d := range c.State.Devices {
 		if d.LV == c.Args[1] {
+			if c.State.open(d) {
+				return fmt.Errorf("  Logical volume %s in use.", d.LV)
+			}
 			delete(c.State.Devices, path)
 			return nil
 		}

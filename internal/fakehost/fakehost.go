@@ -7,9 +7,12 @@
 // line. A fake fails on arguments that it does not know, so that a test cannot
 // pass by accident. What the fakes print was compared with the real programs in
 // the lab (test/lab).
+//
+// One call goes wrong if FAKEHOST_FAULT says so; see Fault.
 package fakehost
 
 import (
+	"bytes"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -20,6 +23,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"xenlvm/lib/extent"
 	"xenlvm/lib/mirror"
 	"xenlvm/lib/run"
 )
@@ -50,6 +54,11 @@ type Device struct {
 	Phase  mirror.Phase `json:"phase"`  // of the mirror that it is the device of, "" without a volume
 	On     []string     `json:"on"`     // what it is built on: devices, or the image of a loop device
 	Holds  string       `json:"holds"`  // what is on it
+
+	Written int64          `json:"written"` // sectors
+	Origin  string         `json:"origin"`  // LV of which it is a snapshot
+	Lost    bool           `json:"lost"`    // a snapshot that overflowed
+	Changed []extent.Range `json:"changed"` // of its origin, since the snapshot was made
 }
 
 // Call is one call of a fake. Its output is printed after the state was written.
@@ -86,14 +95,22 @@ func Commands() map[string]func() {
 }
 
 // play runs one fake in its process.
-func play(name string, f fake) int {
-	if err := record(name); err != nil {
+func play(name string, f fake) (status int) {
+	n, err := record(name)
+	if err != nil {
 		fmt.Fprintf(os.Stderr, "fakehost: %v\n", err)
 		return 99
 	}
 	c := &Call{Args: os.Args[1:]}
+	kind := faultOf(n)
+	if kind != "" {
+		if done, status := before(kind, isQuery(name, c.Args)); done {
+			return status
+		}
+		defer func() { status = behind(kind, status) }()
+	}
 	var said error
-	err := update(func(s *State) error {
+	err = update(func(s *State) error {
 		c.State = s
 		said = f(c)
 		return nil
@@ -120,14 +137,21 @@ func (c *Call) unknown() error {
 	return exitError{fmt.Errorf("fakehost: this fake does not know the arguments %q", c.Args), 99}
 }
 
-func record(name string) error {
-	f, err := os.OpenFile(filepath.Join(os.Getenv("WORK"), "calls"), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o644)
+// record appends the call, and returns its number.
+func record(name string) (int, error) {
+	f, err := os.OpenFile(filepath.Join(os.Getenv("WORK"), "calls"), os.O_CREATE|os.O_APPEND|os.O_RDWR, 0o644)
 	if err != nil {
-		return err
+		return 0, err
 	}
 	defer f.Close()
-	_, err = fmt.Fprintln(f, run.Quote(slices.Concat([]string{name}, os.Args[1:])...))
-	return err
+	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX); err != nil {
+		return 0, err
+	}
+	if _, err = fmt.Fprintln(f, run.Quote(slices.Concat([]string{name}, os.Args[1:])...)); err != nil {
+		return 0, err
+	}
+	all, err := os.ReadFile(f.Name())
+	return bytes.Count(all, []byte("\n")), err
 }
 
 func statePath() string {

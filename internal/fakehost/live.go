@@ -62,9 +62,9 @@ func (c *Call) libxl(path, name string) map[string]any {
 	vcpus, mac := 1, ""
 	if src, err := os.ReadFile(path); err == nil {
 		if f, err := xlcfg.Parse(path, src); err == nil {
-			if kind, ok := f.String("type"); ok {
-				doc["c_info"] = map[string]string{"type": kind, "name": name}
-			}
+			kind, _ := f.String("type")
+			uuid, _ := f.String("uuid")
+			doc["c_info"] = map[string]string{"type": cmp.Or(kind, "pv"), "name": name, "uuid": uuid}
 			mac, _ = f.String("lab_mac")
 			if n, ok := f.String("lab_vcpus"); ok {
 				vcpus, _ = strconv.Atoi(n)

@@ -101,6 +101,9 @@ func xenstoreRead(c *Call) error {
 	}
 	value, ok := c.State.nodes()[c.Args[0]]
 	if !ok {
+		value, ok = c.State.ownNode(c.Args[0])
+	}
+	if !ok {
 		return fmt.Errorf("xenstore-read: couldn't read path %s", c.Args[0])
 	}
 	fmt.Fprintln(&c.Stdout, value)

@@ -26,6 +26,8 @@ type Domain struct {
 	VCPUs      int    `json:"vcpus"`      // 1 if 0
 	Restarts   string `json:"restarts"`   // the configuration that a reboot leads to
 	Connecting int    `json:"connecting"` // its disks are connected after so many
+	UUID       string `json:"uuid"`
+	TTY        string `json:"tty"` // of its console; one that is created has a FIFO of its own
 }
 
 // Disk is a disk that a domain has. Number is "MAJOR:MINOR" in hex, "" for none.
@@ -53,6 +55,13 @@ type XlBehaviour struct {
 	Rival         string   `json:"rival"`          // this domain appears during xl create
 	Refuses       string   `json:"refuses"`        // xl refuses a file that holds this
 	RefuseSays    string   `json:"refuses_says"`   // with these words
+
+	Console    string            `json:"console"`     // a guest that is let run writes this to its console
+	ConsoleEnd string            `json:"console_end"` // and this when it ends
+	Nodes      map[string]string `json:"nodes"`       // and has these in xenstore, below its own directory
+	SlowTTY    int               `json:"slow_tty"`    // a console has its terminal after so many looks
+
+	DestroySays string `json:"destroy_says"` // xl destroy fails with this
 
 	Caps        string `json:"caps"` // virt_caps, "shadow hap" if empty
 	FreeMiB     int    `json:"free_mib"`
@@ -139,6 +148,7 @@ func (s *State) tick() {
 }
 
 func (s *State) end(d *Domain) {
+	d.types(s.Xl.ConsoleEnd)
 	if d.Reboots {
 		s.LastID++
 		d.ID, d.Reboots = s.LastID, false
@@ -158,6 +168,9 @@ func xlChange(c *Call, verb string, d *Domain) error {
 			d.Ending, d.Reboots = 2, c.State.Xl.Reboots
 		}
 	case "destroy":
+		if c.State.Xl.DestroySays != "" {
+			return errors.New(c.State.Xl.DestroySays)
+		}
 		d.Reboots = false
 		c.State.end(d)
 	case "pause":
@@ -169,6 +182,7 @@ func xlChange(c *Call, verb string, d *Domain) error {
 		}
 	case "unpause":
 		d.State, d.Connecting = "", 1
+		d.types(c.State.Xl.Console)
 		if c.State.Xl.Dies {
 			d.Ending = 1
 		}
@@ -201,8 +215,7 @@ func xlCreate(c *Call, path string) error {
 		}
 		live = append(live, l)
 	}
-	c.State.add(name, "--p---", live)
-	return nil
+	return c.addConsole(c.State.add(name, "--p---", live), path)
 }
 
 func (s *State) add(name, state string, disks []*Disk) *Domain {

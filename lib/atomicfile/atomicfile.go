@@ -20,6 +20,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"xenlvm/lib/fault"
+	"xenlvm/lib/run"
 )
 
 // ErrChanged is the cause when somebody else wrote the file since it was read.
@@ -136,7 +137,8 @@ func (f *File) replace(content []byte) error {
 	}
 	f.Content, f.info = bytes.Clone(content), info
 	if err := SyncDir(dir); err != nil {
-		return fault.With(fault.Left, fmt.Errorf("the new content is in place, but may not survive a power cut: %w", err))
+		err = fault.With(fault.Left, fmt.Errorf("the new content is in place, but may not survive a power cut: %w", err))
+		return fault.Hint(err, "%s", run.Quote("sync", dir))
 	}
 	return nil
 }

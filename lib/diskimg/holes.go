@@ -8,6 +8,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"xenlvm/lib/extent"
+	"xenlvm/lib/fault"
 )
 
 // DataOf is what of the first size bytes of f is no hole. What is written but
@@ -15,19 +16,19 @@ import (
 // so it is written out first. Block devices, and filesystems that cannot tell,
 // are all data.
 func DataOf(f *os.File, size int64) (extent.Set, error) {
-	fd := int(f.Fd())
-	if err := unix.Fdatasync(fd); err != nil && !errors.Is(err, unix.EINVAL) && !errors.Is(err, unix.EROFS) {
-		return extent.Set{}, fmt.Errorf("cannot read %s: %w", f.Name(), err)
+	if err := f.Sync(); err != nil && !errors.Is(err, unix.EINVAL) && !errors.Is(err, unix.EROFS) {
+		return extent.Set{}, fmt.Errorf("cannot read %s: %w", f.Name(), fault.Reason(err))
 	}
+	fd := int(f.Fd())
 	var set extent.Set
 	for off := int64(0); off < size; {
-		data, err := unix.Seek(fd, off, unix.SEEK_DATA)
+		data, err := seek(fd, off, unix.SEEK_DATA)
 		if errors.Is(err, unix.ENXIO) {
 			break // only a hole is left
 		}
 		hole := size
 		if err == nil {
-			hole, err = unix.Seek(fd, data, unix.SEEK_HOLE)
+			hole, err = seek(fd, data, unix.SEEK_HOLE)
 		}
 		if errors.Is(err, unix.EINVAL) || errors.Is(err, unix.EOPNOTSUPP) {
 			return extent.Whole(size), nil
@@ -40,6 +41,16 @@ func DataOf(f *os.File, size int64) (extent.Set, error) {
 		off = hole
 	}
 	return set, nil
+}
+
+// seek goes on where a signal comes between.
+func seek(fd int, off int64, whence int) (int64, error) {
+	for {
+		n, err := unix.Seek(fd, off, whence)
+		if !errors.Is(err, unix.EINTR) {
+			return n, err
+		}
+	}
 }
 
 // maxRanges bounds a data map to 4 MiB of memory.
