@@ -46,6 +46,9 @@ func (c *command) apply(ctx context.Context, e *cli.Env, args []string) error {
 	if err != nil {
 		return err
 	}
+	if c.offline && c.keepBackDoor {
+		return fault.BadUsage("--keep-back-door makes a snapshot, and --offline looks at no device")
+	}
 	if c.config != "" && len(asked) > 1 {
 		return fault.BadUsage("--config names the configuration of one domain, and there are %d", len(asked))
 	}
@@ -112,6 +115,11 @@ func (c *command) change(ctx context.Context, e *cli.Env, d *domain, r request, 
 		return nil, err
 	}
 	change.ready, change.running = check.domainUnchanged, check.now.up
+	if c.keepBackDoor && !same {
+		if err := change.keepBackDoors(ctx, check, moves); err != nil {
+			return nil, err
+		}
+	}
 	if change.then, err = check.restartsFrom(moves, edited); err != nil || same {
 		return change, err
 	}

@@ -34,24 +34,31 @@ type command struct {
 	limit                            units.Bytes   // a second, 0 for none
 	offline, destroy, yes, overwrite bool
 	to                               unixflag.StringArray
+	keepBackDoor, keepImage          bool
+	backDoorSize                     units.Share
 
 	needRoot func(what string) error
 	bootID   func() string
 	locks    string        // directory of the domains' locks, "" for the machine's
 	poll     time.Duration // between two looks at a domain that starts or stops
 	patience time.Duration // with a QEMU: until it listens, and for each answer
+	quick    time.Duration // for each answer that status waits for
 	devices
 	room
-	socket func(domid int) string // of the QEMU that serves a domain's disks
+	rehearsing
+	backDoors backDoorHost
+	socket    func(domid int) string // of the QEMU that serves a domain's disks
 }
 
 func newCommand() *command {
 	return &command{
-		xenDir: xl.ConfigDir, timeout: 2 * time.Minute,
-		needRoot: host.NeedRoot, bootID: journal.BootID, poll: 500 * time.Millisecond, patience: time.Minute,
-		devices: devices{stat: blkdev.Stat, idle: dm.Idle, mirror: mirror.Device, leads: loopdev.LeadsTo, held: held, filling: filling, holds: holds},
-		room:    room{tmpfs: "/dev/shm", free: host.Free, memory: host.MemoryAvailable},
-		socket:  func(domid int) string { return fmt.Sprintf("/var/run/xen/qmp-libxl-%d", domid) },
+		xenDir: xl.ConfigDir, timeout: 2 * time.Minute, backDoors: newBackDoorHost(),
+		backDoorSize: units.Share{Percent: 20}, // for days, not for the minutes of a copy
+		needRoot:     host.NeedRoot, bootID: journal.BootID, poll: 500 * time.Millisecond, patience: time.Minute, quick: 30 * time.Second,
+		devices:    devices{stat: blkdev.Stat, idle: dm.Idle, mirror: mirror.Device, leads: loopdev.LeadsTo, held: held, filling: filling, holds: holds, mirrorState: mirror.Disk.Look},
+		room:       room{tmpfs: "/dev/shm", free: host.Free, memory: host.MemoryAvailable},
+		rehearsing: newRehearsing(),
+		socket:     func(domid int) string { return fmt.Sprintf("/var/run/xen/qmp-libxl-%d", domid) },
 	}
 }
 
@@ -63,17 +70,25 @@ func (c *command) tool() cli.Tool {
 			{Name: "show", Args: "DOMAIN", Min: 1, Max: 1, Summary: "print the disks of a domain, as configured and as they run",
 				Flags: []string{"config", "offline", "xen-dir"}, Run: c.show},
 			{Name: "apply", Args: "DOMAIN VDEV=DEVICE... | -", Min: 1, Max: -1, Summary: "put other devices into the configuration; - reads mapping lines",
-				Flags: []string{"config", "offline", "state-dir", "xen-dir"}, Run: c.apply},
+				Flags: []string{"back-door-size", "config", "keep-back-door", "offline", "state-dir", "xen-dir"}, Run: c.apply},
 			{Name: "stop", Args: "DOMAIN", Min: 1, Max: 1, Summary: "shut a domain down and wait until its disks are free",
 				Flags: []string{"config", "destroy", "state-dir", "timeout", "xen-dir"}, Run: c.stop},
 			{Name: "start", Args: "DOMAIN", Min: 1, Max: 1, Summary: "start a domain and wait until it has its disks; a failure puts the previous configuration back",
 				Flags: []string{"config", "state-dir", "timeout", "xen-dir", "yes"}, Run: c.start},
 			{Name: "restart", Args: "DOMAIN VDEV=DEVICE... | -", Min: 1, Max: -1, Summary: "stop a domain and start it on other disks; a failure starts it on its old ones",
-				Flags: []string{"config", "destroy", "state-dir", "timeout", "xen-dir", "yes"}, Run: c.restart},
+				Flags: []string{"back-door-size", "config", "destroy", "keep-back-door", "state-dir", "timeout", "xen-dir", "yes"}, Run: c.restart},
 			{Name: "live", Args: "DOMAIN VDEV=DEVICE... | - | DOMAIN [VDEV...]", Min: 1, Max: -1, Summary: "put a domain onto other disks without a reboot of its guest; without devices, the images that QEMU serves onto volumes",
 				Flags: []string{"bwlimit", "config", "max-pause", "overwrite", "state-dir", "timeout", "to", "xen-dir"}, Run: c.live},
-			{Name: "revert", Args: "DOMAIN", Min: 1, Max: 1, Summary: "put the previous configuration back",
-				Flags: []string{"config", "offline", "overwrite", "state-dir", "xen-dir", "yes"}, Run: c.revert},
+			{Name: "rehearse", Args: "DOMAIN [VDEV=DEVICE...] | -", Min: 1, Max: -1, Summary: "boot a throw-away copy of a domain, without network, from snapshots of its volumes, and tell whether it comes up",
+				Flags: []string{"config", "memory", "snapshot-size", "state-dir", "timeout", "until", "without", "xen-dir"}, Run: c.rehearse},
+			{Name: "revert", Args: "DOMAIN", Min: 1, Max: 1, Summary: "put the previous configuration back, and what the domain wrote since where a back door was kept",
+				Flags: []string{"config", "offline", "overwrite", "state-dir", "timeout", "xen-dir", "yes"}, Run: c.revert},
+			{Name: "abort", Args: "DOMAIN", Min: 1, Max: 1, Summary: "give up what was begun before the cutover, whatever program began it",
+				Flags: []string{"config", "state-dir", "timeout", "xen-dir"}, Run: c.abort},
+			{Name: "purge", Args: "DOMAIN", Min: 1, Max: 1, Summary: "delete what was kept for the way back: images, backups, back doors",
+				Flags: []string{"config", "keep-image", "state-dir", "xen-dir", "yes"}, Run: c.purge},
+			{Name: "status", Args: "[DOMAIN]", Min: 0, Max: 1, Summary: "tell what is going on, what is left and what to do next; the exit status says it, too",
+				Flags: []string{"config", "state-dir", "xen-dir"}, Run: c.status},
 		},
 	}
 }

@@ -107,11 +107,7 @@ func (s *starting) missing(ctx context.Context) (glance, []string, error) {
 
 // emulated says whether the guest can write without a connected backend: an HVM
 // guest does so through QEMU's emulated controller.
-func (s *starting) emulated() bool {
-	kind, _ := s.d.cfg.String("type")
-	builder, _ := s.d.cfg.String("builder")
-	return kind == "hvm" || builder == "hvm"
-}
+func (s *starting) emulated() bool { return s.d.hvm() }
 
 // stopHere decides what a failure means. A guest that may have written stays:
 // going back to the old disks would lose that.

@@ -27,6 +27,8 @@ type devices struct {
 	held func(dev, above blkdev.Device) error
 	// filling says how far a mirror is that has a volume, "" for one that has none.
 	filling func(mirror.Disk) (mirror.Phase, error)
+	// mirrorState is what there is of a mirror.
+	mirrorState func(mirror.Disk) (mirror.State, error)
 	// holds names what is on a device, "" for nothing.
 	holds func(path string) (string, error)
 }

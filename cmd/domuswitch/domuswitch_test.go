@@ -38,7 +38,8 @@ func TestMain(m *testing.M) {
 // FAKE_USER is set, whoever runs the tests, and in another boot if FAKE_BOOT is.
 func onFakeHost() *command {
 	c := newCommand()
-	c.devices = devices{stat: fakehost.Stat, idle: fakehost.Idle, mirror: fakehost.Mirror, leads: fakehost.Leads, held: fakehost.Held, filling: fakehost.Filling, holds: fakehost.Holds}
+	c.devices = devices{stat: fakehost.Stat, idle: fakehost.Idle, mirror: fakehost.Mirror, leads: fakehost.Leads, held: fakehost.Held, filling: fakehost.Filling, holds: fakehost.Holds, mirrorState: fakehost.MirrorState}
+	c.backDoors = fakeBackDoors()
 	c.tmpfs = filepath.Join(os.Getenv("WORK"), "shm")
 	c.free = func(_ context.Context, dir string) (units.Bytes, error) {
 		if dir == c.tmpfs {
@@ -48,10 +49,11 @@ func onFakeHost() *command {
 	}
 	c.memory = func(context.Context) (units.Bytes, error) { return available("FAKE_MEMORY") }
 	c.socket = func(domid int) string { return filepath.Join(os.Getenv("WORK"), "qmp-"+strconv.Itoa(domid)) }
+	c.usage, c.terminal = fakeUsage, fakeTerminal
 	c.locks = filepath.Join(os.Getenv("WORK"), "locks")
 	c.poll = 10 * time.Millisecond
 	if limit, err := time.ParseDuration(os.Getenv("FAKE_PATIENCE")); err == nil {
-		c.patience = limit
+		c.patience, c.quick = limit, limit
 	}
 	if id := os.Getenv("FAKE_BOOT"); id != "" {
 		c.bootID = func() string { return id }
@@ -90,6 +92,8 @@ func TestScripts(t *testing.T) {
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
 			"expand": expand, "image": image, "qcow2": qcow2, "crlf": crlf, "status": status, "nofile": nofile, "bulk": bulk, "record": record, "hold": hold,
 			"damage": damage, "fifo": fifo, "linksto": linksto, "until": until, "rewire": rewire, "meanwhile": meanwhile, "qemu": qemu,
+			"touched": touched, "settled": settled, "opened": opened,
+			"fill": fill, "digests": digests, "replaying": replaying, "chunks": chunks, "snapshot": snapshot,
 		},
 	})
 }

@@ -12,9 +12,12 @@ import (
 // flags are read as far as they can be without looking at the host: what is wrong
 // with them is said before anything else.
 func (c *command) flags(fs *flag.FlagSet) {
+	fs.Func("back-door-size", "COW space of a thick back door, room in the pool of a thin one: a `SIZE` such as 20G, or a share of the volume (default 20%ORIGIN)", read(units.ParseShare, &c.backDoorSize))
 	fs.Func("bwlimit", "for a guest on QEMU: copy at most `SIZE` a second (default: as fast as it goes)", read(rate, &c.limit))
 	fs.Func("config", "the configuration is `FILE`, not the one found in the directory of configurations", read(notEmpty, &c.config))
 	fs.BoolVar(&c.destroy, "destroy", false, "destroy a domain that does not shut down in time; the guest may lose what it has not written")
+	fs.BoolVar(&c.keepBackDoor, "keep-back-door", false, "keep a snapshot of each new volume, by which revert brings what the domain writes there back into its images")
+	fs.BoolVar(&c.keepImage, "keep-image", false, "purge: delete backups and back doors, but no image")
 	fs.Func("max-pause", "refuse when the guest is expected to pause for more than `SECONDS`", read(seconds, &c.maxPause))
 	fs.BoolVar(&c.offline, "offline", false, "look at no device, domain or xl: the configuration belongs to another host")
 	fs.BoolVar(&c.overwrite, "overwrite", false, "revert: put the previous configuration back even if the present one was edited since; live: destroy what the destination of a disk on QEMU holds")
@@ -22,7 +25,8 @@ func (c *command) flags(fs *flag.FlagSet) {
 	fs.Func("timeout", "wait at most `TIME`; start --timeout 0 does not wait for the guest", read(timeout, &c.timeout))
 	fs.Var(&c.to, "to", "where the images go that QEMU serves: `VG`, VDEV=VG or VDEV=VG/LV; repeatable. A volume that is missing is made")
 	fs.Func("xen-dir", "look for configurations in `DIR` and DIR/auto", read(notEmpty, &c.xenDir))
-	fs.BoolVar(&c.yes, "yes", false, "revert: go back although the domain has run on its new disks; restart: onto devices that are not equal to its disks; start: from an image that QEMU may have left. What it wrote is lost to it")
+	c.rehearsalFlags(fs)
+	fs.BoolVar(&c.yes, "yes", false, "revert: go back although the domain has run on its new disks; restart: onto devices that are not equal to its disks; start: from an image that QEMU may have left. What it wrote is lost to it. purge: do not ask")
 }
 
 // read is a flag whose value is parsed at once.

@@ -96,6 +96,9 @@ func (h handover) refuse(verb string, d *domain, now present) error {
 // notStale refuses to start a domain on an image that may lack what the guest wrote
 // last, unless that was decided.
 func (c *command) notStale(verb string, d *domain, now present, decided, dryRun bool) error {
+	if err := c.notHalfWritten(verb, d); err != nil {
+		return err
+	}
 	for _, h := range c.unclear(d) {
 		if !decided || h.underWay(d, now) {
 			return h.refuse(verb, d, now)

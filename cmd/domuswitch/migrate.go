@@ -40,10 +40,10 @@ func (m *moving) migrate(ctx context.Context, cfg string) error {
 		return nil
 	}
 	err = fault.With(fault.Left, fmt.Errorf("%w\n%s was moved, and cannot go back to its old disks", err, m.d.name))
-	if !m.up.ran {
-		err = fault.Hint(err, "it is paused, and has written nothing: see its disks: domuswitch show %s", run.Quote(m.d.name))
+	if m.up.ran {
+		return fault.Hint(err, "see whether it runs: domuswitch show %s; if it is paused: xl unpause %[1]s", run.Quote(m.d.name))
 	}
-	return err
+	return fault.Hint(err, "it is paused, and has written nothing: see its disks: domuswitch show %s", run.Quote(m.d.name))
 }
 
 // cross is the migration itself.
@@ -60,7 +60,7 @@ func (m *moving) cross(ctx context.Context, command run.Cmd) error {
 	ctx = context.WithoutCancel(ctx)
 	domains, err := xl.List(ctx, m.e.Runner)
 	if err != nil {
-		return fault.With(fault.Left, errors.Join(failed, err))
+		return midway(errors.Join(failed, err))
 	}
 	var old, new *xl.Domain
 	for i, d := range domains {
@@ -82,14 +82,19 @@ func (m *moving) cross(ctx context.Context, command run.Cmd) error {
 		// It is suspended, and the new one has its memory: what it has under way
 		// must end before the guest goes on.
 		if _, err := m.e.Runner.Run(ctx, xl.Destroy(old.Number())); err != nil {
-			return fault.With(fault.Left, errors.Join(failed, err))
+			return midway(errors.Join(failed, err))
 		}
 	}
 	if err := m.c.freed(ctx, m.e, m.now); err != nil {
-		return fault.With(fault.Left, err)
+		return midway(err)
 	}
 	m.up.dom = *new
 	return nil
+}
+
+// midway is the error of a migration that has made the new domain, which is paused.
+func midway(err error) error {
+	return fault.Hint(fault.With(fault.Left, err), "run the same command again: it goes on with the domain that is paused")
 }
 
 // watch looks when the domain stops running, until it is told to stop. It returns

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 	"time"
 
 	"github.com/aymanbagabas/go-udiff"
@@ -28,7 +29,10 @@ type replacement struct {
 	ready   func(context.Context) error
 	running bool   // the domain has the new disks already
 	backup  string // the name beside the journal, once there are steps
+	first   step.Plan
 	then    step.Plan
+	// doors are the back doors that first makes.
+	doors []*journal.BackDoor
 }
 
 // diff is the change as a unified diff.
@@ -37,8 +41,8 @@ func (r *replacement) diff() string {
 	return udiff.Unified(path, path, string(r.d.file.Content), string(r.content))
 }
 
-// steps are: keep the old file and record the intent, then write the new one,
-// unless it is as it should be; then what has to follow. Whether it was written is
+// steps are what comes first; keep the old file and record the intent, then write the
+// new one, unless it is as it should be; then what has to follow. Whether it was written is
 // told by the sum of the file.
 func (r *replacement) steps() step.Plan {
 	d, old := r.d, r.d.file.Content
@@ -48,7 +52,7 @@ func (r *replacement) steps() step.Plan {
 	r.backup = "config." + time.Now().UTC().Format("20060102T150405.000000000Z")
 	backup, path := d.journal.Path(r.backup), d.file.Real
 	restore := run.Quote("cp", "-p", backup, path)
-	return append(step.Plan{
+	return slices.Concat(r.first, step.Plan{
 		{
 			What: "keep " + path + " as " + backup,
 			Line: run.Quote("install", "-D", "-m", "600", path, backup),
@@ -69,7 +73,7 @@ func (r *replacement) steps() step.Plan {
 			Undo:     func(context.Context) error { return d.file.Replace(old) },
 			UndoLine: restore,
 		},
-	}, r.then...)
+	}, r.then)
 }
 
 // keep writes the backup and the intent.
@@ -80,12 +84,30 @@ func (r *replacement) keep(backup string, old []byte) error {
 	if err := atomicfile.Create(backup, old); err != nil {
 		return fmt.Errorf("cannot keep the configuration of %s: %w", r.d.name, err)
 	}
+	var doors []journal.BackDoor
+	for _, b := range r.doors {
+		doors = append(doors, *b)
+	}
 	sectors, seqs := written(r.lines)
 	err := r.d.journal.Append(r.kind, journal.Replaced{
-		Config: r.d.file.Path, Real: r.d.file.Real, Backup: r.backup, Before: sum(old), After: sum(r.content), Mappings: r.lines, Running: r.running, Written: sectors, DiskSeq: seqs,
+		Config: r.d.file.Path, Real: r.d.file.Real, Backup: r.backup, Before: sum(old), After: sum(r.content), Mappings: r.lines, Running: r.running, Written: sectors, DiskSeq: seqs, BackDoors: doors, Images: r.imagesLeft(),
 	})
 	if err != nil {
 		return errors.Join(err, os.Remove(backup))
 	}
 	return nil
+}
+
+// imagesLeft are the image files that the domain leaves, for purge to know them again.
+func (r *replacement) imagesLeft() []journal.Image {
+	var all []journal.Image
+	for _, l := range r.lines {
+		if info, err := os.Stat(l.Source); err != nil || !info.Mode().IsRegular() || r.kind != journal.KindApplied {
+			continue
+		}
+		if i, err := lookAt(l.Source); err == nil {
+			all = append(all, i)
+		}
+	}
+	return all
 }

@@ -6,6 +6,7 @@ import (
 
 	"xenlvm/lib/cli"
 	"xenlvm/lib/fault"
+	"xenlvm/lib/journal"
 	"xenlvm/lib/run"
 	"xenlvm/lib/step"
 	"xenlvm/lib/xl"
@@ -31,6 +32,11 @@ func (c *command) restart(ctx context.Context, e *cli.Env, args []string) error 
 	}
 	if err := s.prepare(ctx, s.mayRestart); err != nil {
 		return err
+	}
+	if c.keepBackDoor && s.changesFile() {
+		if err := s.file.keepBackDoors(ctx, s.checker, s.moves); err != nil {
+			return err
+		}
 	}
 	if !s.now.up {
 		if err := c.notBeside(s.d, s.next); err != nil {
@@ -98,7 +104,7 @@ type restarting struct {
 func (r *restarting) plan() step.Plan {
 	path, oldPath := r.d.temp("next.cfg"), r.d.temp("before.cfg")
 	r.up = r.c.starting(r.e, r.d, r.next, xl.CreatePaused(path))
-	if r.changesFile() {
+	if r.changesFile() && r.file.kind == journal.KindApplied {
 		r.up.back = r.file
 	}
 	plan := step.Plan{r.d.tempStep("next.cfg", r.cfg)}
@@ -111,12 +117,13 @@ func (r *restarting) plan() step.Plan {
 		plan = append(plan, stop...)
 	}
 	for _, s := range r.file.steps() {
-		undo := s.Undo
-		s.Undo = func(ctx context.Context) error {
-			if r.up.keep {
-				return nil
+		if undo := s.Undo; undo != nil {
+			s.Undo = func(ctx context.Context) error {
+				if r.up.keep {
+					return nil
+				}
+				return undo(ctx)
 			}
-			return undo(ctx)
 		}
 		plan = append(plan, s)
 	}

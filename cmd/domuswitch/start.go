@@ -164,14 +164,24 @@ func (s *starting) make(ctx context.Context) error {
 		s.dom = dom
 		return nil
 	}
-	if failed == nil {
-		return errors.Join(fmt.Errorf("cannot start %s: xl created it, but it is not there", s.d.name), err)
+	if err != nil { // it may be there, and a configuration without its disks would be a trap
+		s.keep = true
+		err = fmt.Errorf("cannot start %s: it is not known whether xl created it: %w", s.d.name, errors.Join(failed, err))
+		return fault.Hint(fault.With(fault.Left, err), "xl list; if it is there, paused: xl destroy %s", run.Quote(s.d.name))
 	}
-	if err == nil && up {
+	if failed == nil {
+		return fmt.Errorf("cannot start %s: xl created it, but it is not there", s.d.name)
+	}
+	if up && dom.State == xl.Paused { // most likely by xl itself, before it failed
+		s.keep = true
+		err := fmt.Errorf("cannot start %s: %w\nit is there, paused", s.d.name, failed)
+		return fault.Hint(fault.With(fault.Left, err), "if nobody else has made it: xl destroy %s", dom.Number())
+	}
+	if up {
 		s.keep = true
 		return fault.Hint(fmt.Errorf("cannot start %s: it was started by somebody else at the same time", s.d.name), "look at it: domuswitch show %s", run.Quote(s.d.name))
 	}
-	return errors.Join(fmt.Errorf("cannot start %s: %w", s.d.name, failed), err)
+	return fmt.Errorf("cannot start %s: %w", s.d.name, failed)
 }
 
 func (s *starting) record(context.Context) error {
@@ -225,12 +235,16 @@ func (s *starting) goBack(ctx context.Context) error {
 	if s.keep {
 		return nil
 	}
+	drop, err := s.d.dropBackDoors(ctx, s.e.Runner)
+	if err != nil {
+		return err
+	}
 	// Its own checks do not apply: the domain is the one that we destroyed.
 	if err := s.back.steps().Run(ctx, nil); err != nil {
 		return err
 	}
 	s.went = true
-	return nil
+	return drop.Run(ctx, nil)
 }
 
 // explain adds to the error of a failed start where the domain stands now.

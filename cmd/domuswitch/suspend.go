@@ -10,8 +10,7 @@ import (
 	"slices"
 	"time"
 
-	"golang.org/x/sys/unix"
-
+	"xenlvm/lib/blkdev"
 	"xenlvm/lib/fault"
 	"xenlvm/lib/journal"
 	"xenlvm/lib/run"
@@ -38,16 +37,14 @@ func (p *suspension) saved() bool {
 }
 
 // busy says whether a program has the memory image open: an xl that outlived the
-// run that started it. The kernel gives a lease only to the one who has a file
-// alone.
+// run that started it.
 func (p *suspension) busy() bool {
 	f, err := os.Open(p.memory())
 	if err != nil {
 		return false
 	}
 	defer f.Close()
-	_, err = unix.FcntlInt(f.Fd(), unix.F_SETLEASE, unix.F_WRLCK)
-	return errors.Is(err, unix.EAGAIN)
+	return blkdev.OpenElsewhere(f)
 }
 
 // suspension is the newest one of this boot, nil for none. It is over once a guest

@@ -136,7 +136,7 @@ func (p *program) record(args []string) error {
 	if p.step == "start" {
 		call += " on " + strings.TrimSuffix(p.host.Disks, base)
 	}
-	for _, f := range []string{"--config=/x.cfg", "--timeout=9s", "--max-pause=5", "--max-interruption=9", "--bwlimit=1M", "--overwrite", "--to=vg0", "--check-add"} {
+	for _, f := range []string{"--config=/x.cfg", "--timeout=9s", "--max-pause=5", "--max-interruption=9", "--keep-back-door", "--back-door-size=5G", "--bwlimit=1M", "--overwrite", "--clone", "--to=vg0", "--check-add"} {
 		if name, _, _ := strings.Cut(f, "="); slices.Contains(args, f) {
 			call += " " + name
 		}
