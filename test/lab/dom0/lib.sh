@@ -225,6 +225,18 @@ lab_move() {
 }
 LAB_ROOT_DISK=${LAB_ROOT_DISK:-xvda}
 
+# lab_survived [N]: one more point (or N) where something was killed, or the host went
+# down, and what was left was whole. lab_points NAME says how many in the result, after
+# the judge: what scripts/test kill-sweep adds up.
+lab_survived() { echo $(($(lab_survivals) + ${1:-1})) >"$LAB_RESULT/survived"; }
+lab_survivals() { cat "$LAB_RESULT/survived" 2>/dev/null || echo 0; }
+lab_points() {
+    lab_judge "$1"
+    lab_result points "$(lab_survivals)"
+    lab_result survived "$(lab_survivals)"
+    lab_result records_lost "$(jq .lost "$LAB_RESULT/judge-$1.json")"
+}
+
 # lab_images_kept NAME: every image is as young as the last copy saw it.
 lab_images_kept() {
     # Not by jq alone: it rounds numbers as large as nanoseconds.

@@ -44,6 +44,7 @@ for point in "${points[@]}"; do
     hit TERM "] $point"
     check "SIGTERM at: $point: status 130" test "$status" = 130
     check "everything undone" test -z "$(lab_new)"
+    lab_survived
 done
 for point in "${points[@]}"; do
     hit KILL "] $point"
@@ -52,6 +53,7 @@ for point in "${points[@]}"; do
     hit TERM '] write down where xvda goes' # the next run clears first
     check "cleared by the next run" test -z "$(lab_new | grep -v '^\(lv\|dm\) vg0[/-]vm3-*xvda' || true)"
     lvremove -q -y vg0/vm3-xvda >/dev/null 2>&1 || true # where it was killed behind its creation
+    lab_survived
 done
 # Before the first checkpoint it finds out what is in use, which takes long here.
 hit KILL '] copy /srv/images/vm3.img' 5 '/var/lib/xenlvm/vm3/xvda-*.partial'
@@ -69,6 +71,7 @@ for signal in TERM KILL; do
     hit $signal '] find what changed since vg0/images-base-vm3'
     check "a run after SIG$signal at the comparison" imgconv --snapshot vm3
     check "nothing but the volume" test "$(lab_new | xargs)" = "$volume"
+    lab_survived
 done
 check "once more" imgconv --snapshot --keep-base vm3
 hit KILL '] write down where xvda goes'
@@ -84,6 +87,6 @@ check "without the tag" test "$(lvs --noheadings -o lv_tags vg0/vm3-xvda | tr -d
 check "start" lab_start vm3
 wait_for 120 lab_said vm3 '^GUEST verified disk=xvda ' 2 || fail "it does not verify its records"
 check "stop" lab_shutdown vm3
-lab_judge vm3
+lab_points vm3
 check "the DomU was never paused for long" test "$(jq '.domains.vm3.max_pause_s < 20' "$LAB_RESULT/judge-vm3.json")" = true
 lab_leftovers 'lv vg0/vm3-xvda xenlvm.domain.vm3' 'dm vg0-vm3--xvda'
