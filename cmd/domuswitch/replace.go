@@ -57,7 +57,13 @@ func (r *replacement) steps() step.Plan {
 			What: "keep " + path + " as " + backup,
 			Line: run.Quote("install", "-D", "-m", "600", path, backup),
 			Do:   func(context.Context) error { return r.keep(backup, old) },
-			Undo: func(context.Context) error { return os.Remove(backup) }, UndoLine: run.Quote("rm", backup),
+			Undo: func(context.Context) error {
+				if bytes.Equal(d.file.Content, r.content) {
+					return nil // revert needs it: the new one is in place, though perhaps not for good
+				}
+				return os.Remove(backup)
+			},
+			UndoLine: run.Quote("rm", backup),
 		},
 		{
 			What: "rewrite " + d.file.Path,

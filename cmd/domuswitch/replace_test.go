@@ -77,6 +77,31 @@ func TestChangeFailsAtEveryStep(t *testing.T) {
 	}
 }
 
+// A new configuration that may not survive a power cut is in place all the same, and
+// revert needs the old one.
+func TestBackupOfWhatMayNotLast(t *testing.T) {
+	c, change := prepared(t)
+	plan := change.steps()
+	rewrite := plan[1].Do
+	plan[1].Do = func(ctx context.Context) error {
+		return errors.Join(rewrite(ctx), fault.With(fault.Left, errors.New("its directory cannot be synced")))
+	}
+	if err := plan.Run(t.Context(), nil); fault.StatusOf(err) != fault.Left {
+		t.Errorf("status of %v", err)
+	}
+	d := reopen(t, c)
+	back, err := c.goingBack(d)
+	if err != nil || back == nil {
+		t.Fatalf("no way back: %v", err)
+	}
+	if err := back.steps().Run(t.Context(), nil); err != nil {
+		t.Fatal(err)
+	}
+	if d = reopen(t, c); string(d.file.Content) != oldConfig {
+		t.Errorf("the configuration is %q", d.file.Content)
+	}
+}
+
 // Killed between any two steps: the configuration is the whole old or the whole
 // new one, and the journal tells which.
 func TestChangeKilledAtEveryStep(t *testing.T) {
