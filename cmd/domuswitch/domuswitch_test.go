@@ -91,7 +91,7 @@ func TestScripts(t *testing.T) {
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
 			"expand": expand, "image": image, "qcow2": qcow2, "crlf": crlf, "status": status, "nofile": nofile, "bulk": bulk, "record": record, "hold": hold,
-			"damage": damage, "fifo": fifo, "linksto": linksto, "until": until, "rewire": rewire, "meanwhile": meanwhile, "qemu": qemu,
+			"damage": damage, "fifo": fifo, "linksto": linksto, "until": until, "rewire": rewire, "meanwhile": meanwhile, "ending": ending, "qemu": qemu,
 			"touched": touched, "settled": settled, "opened": opened,
 			"fill": fill, "digests": digests, "replaying": replaying, "chunks": chunks, "snapshot": snapshot,
 		},
@@ -231,6 +231,13 @@ func meanwhile(ts *testscript.TestScript, _ bool, args []string) {
 		}
 		ts.Check(json.Unmarshal([]byte(text), s))
 	}))
+}
+
+// ending N: vm3 ends by itself when xl was asked N times who is there.
+func ending(ts *testscript.TestScript, _ bool, args []string) {
+	n, err := strconv.Atoi(args[0])
+	ts.Check(err)
+	ts.Check(fakehost.Edit(ts.MkAbs("host.json"), func(s *fakehost.State) { s.Domains[0].Ending = n }))
 }
 
 // until FILE TEXT: wait until FILE holds TEXT.

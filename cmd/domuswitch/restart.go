@@ -96,9 +96,10 @@ func (s *switching) mayRestart(ctx context.Context, m *move) error {
 // restarting is a restart at work.
 type restarting struct {
 	*switching
-	up   *starting
-	back bool      // the domain runs on its old disks again
-	old  *starting // for that
+	up    *starting
+	asked bool      // it was asked to shut down, and runs
+	back  bool      // the domain runs on its old disks again
+	old   *starting // for that
 }
 
 func (r *restarting) plan() step.Plan {
@@ -110,11 +111,12 @@ func (r *restarting) plan() step.Plan {
 	plan := step.Plan{r.d.tempStep("next.cfg", r.cfg)}
 	if r.now.up {
 		r.old = r.c.starting(r.e, r.d, r.before, xl.CreatePaused(oldPath))
-		stop := r.c.stopPlan(r.e, r.d.journal, r.now)
-		last := &stop[len(stop)-1]
-		last.Undo, last.UndoLine = r.startOld, xl.CreatePaused(oldPath).Line()
-		plan = append(plan, r.d.tempStep("before.cfg", r.wasCfg), r.lastLook())
-		plan = append(plan, stop...)
+		plan = append(plan, r.d.tempStep("before.cfg", r.wasCfg), r.lastLook(), step.Step{
+			// Before it is asked: it may stop whatever comes of that, and of waiting for it.
+			What: "have the old disks of " + r.d.name + " at hand", Do: func(context.Context) error { return nil },
+			Undo: r.startOld, UndoLine: xl.CreatePaused(oldPath).Line(),
+		})
+		plan = append(plan, r.c.stopPlan(r.e, r.d.journal, r.now)...)
 	}
 	for _, s := range r.file.steps() {
 		if undo := s.Undo; undo != nil {
@@ -135,6 +137,13 @@ func (r *restarting) startOld(ctx context.Context) error {
 	if r.up.keep {
 		return nil
 	}
+	_, up, err := xl.Find(ctx, r.e.Runner, r.d.name)
+	if err != nil {
+		return err
+	}
+	if r.asked = up; up {
+		return nil
+	}
 	if err := r.old.up().Run(ctx, nil); err != nil {
 		return err
 	}
@@ -149,6 +158,8 @@ func (r *restarting) explain(err error) error {
 		return r.up.leave(err)
 	case r.back:
 		return fmt.Errorf("%w\n%s runs on its previous disks again", err, r.d.name)
+	case r.asked:
+		return fault.Hint(fmt.Errorf("%w\n%s was asked to shut down, and may still do so", err, r.d.name), "if it does: domuswitch start %s", run.Quote(r.d.name))
 	}
-	return mayStillStop(r.d.name, err)
+	return err
 }

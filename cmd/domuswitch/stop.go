@@ -75,16 +75,24 @@ func (c *command) stopPlan(e *cli.Env, j *journal.Journal, now present) step.Pla
 	s := &stopping{c: c, e: e, journal: j, was: now}
 	shutdown := step.Command(e.Runner, "ask "+name+" to shut down", xl.Shutdown(name), run.Cmd{})
 	wait := step.Step{What: "wait until " + name + " is gone and its disks are free", Do: s.wait}
-	if c.destroy {
-		// A guest that does not take part cannot stop us from destroying it.
-		ask := shutdown.Do
-		shutdown.Do = func(ctx context.Context) error {
-			if err := ask(ctx); err != nil {
-				e.Printf("%v", err)
-				s.deaf = true
-			}
+	ask := shutdown.Do
+	shutdown.Do = func(ctx context.Context) error {
+		err := ask(ctx)
+		if err == nil {
 			return nil
 		}
+		if gone, look := s.gone(ctx); look == nil && gone {
+			return nil // by itself, meanwhile
+		}
+		if !c.destroy {
+			return err
+		}
+		// A guest that does not take part cannot stop us from destroying it.
+		e.Printf("%v", err)
+		s.deaf = true
+		return nil
+	}
+	if c.destroy {
 		wait.Line = fmt.Sprintf("# if it still runs after %v: %s", c.timeout, xl.Destroy(now.Number()).Line())
 	}
 	return step.Plan{shutdown, wait}
