@@ -40,7 +40,7 @@ type Plan struct {
 }
 
 // sampled is how many points of a plan are run where not all are asked for.
-const sampled = 15
+const sampled = 8
 
 // Run sweeps the plans. The programs are the commands of the test binary (testscript);
 // with XENLVM_FULL=1 every point is run, else a sample of them.

@@ -1,7 +1,7 @@
 #!/bin/bash
 # imgconv is killed right before steps, and changes, that it makes: the same command goes on, or abort takes all back,
 # while the DomU writes. With the argument --full, before every one of them
-# lab: vg=2G time=3600
+# lab: suites=bookworm:full vg=2G time=3600
 . /lab/lib.sh
 
 every=3

@@ -1,6 +1,6 @@
 #!/bin/bash
 # a member of a mirror fails: the DomU goes on on the good one, and mdmirror says so
-# lab: vg=3G,2G time=900
+# lab: suites=bookworm:full vg=3G,2G time=900
 . /lab/lib.sh
 
 lab_vg

@@ -1,6 +1,6 @@
 #!/bin/bash
 # mdmirror is killed while it holds back the DomU's I/O, to switch its disk: nothing hangs, and the DomU goes on
-# lab: vg=2G time=1500
+# lab: suites=bookworm:full vg=2G time=1500
 . /lab/lib.sh
 
 lab_vg

@@ -1,6 +1,6 @@
 #!/bin/bash
 # bad input to mdmirror, and a domain that is not as it should be: one clear line, the designed status, nothing touched
-# lab: vg=5G time=1500
+# lab: suites=bookworm:full vg=5G time=1500
 . /lab/lib.sh
 
 # refused STATUS TEXT HINT COMMAND...: a command fails so, and touches nothing.

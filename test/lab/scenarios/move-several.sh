@@ -1,6 +1,6 @@
 #!/bin/bash
 # a DomU with two disks on two file systems, swap and a cdrom moves in one go
-# lab: suites=bookworm,trixie:full vg=8G time=900
+# lab: suites=bookworm:full,trixie:full vg=8G time=900
 . /lab/lib.sh
 
 lab_vg

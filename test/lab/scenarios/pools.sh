@@ -1,6 +1,6 @@
 #!/bin/bash
 # a running DomU's two volumes move to two other pools, each when it is told to, without a reboot
-# lab: vg=2G,1G,1G time=900
+# lab: suites=bookworm:full vg=2G,1G,1G time=900
 . /lab/lib.sh
 
 lab_vg

@@ -1,6 +1,6 @@
 #!/bin/bash
 # mdmirror --presync: md recovers no more than what the DomU wrote while the rest was copied
-# lab: suites=bookworm:full,trixie vg=4G time=900
+# lab: suites=bookworm:full,trixie:full vg=4G time=900
 . /lab/lib.sh
 
 # sectors NAME FIELD: of a device-mapper device: 3 were read, 7 were written.

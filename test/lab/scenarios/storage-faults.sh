@@ -1,7 +1,7 @@
 #!/bin/bash
 # the disks below source, snapshot and destination fail, lie and hang while imgconv copies; what survives a crash is
 # whole at every flush
-# lab: suites=bookworm,trixie:full vg=516M,512M,1G time=900 gotest=./lib/journal
+# lab: suites=bookworm:full,trixie:full vg=516M,512M,1G time=900 gotest=./lib/journal
 . /lab/lib.sh
 
 read -ra disks <<<"$LAB_DISKS"
