@@ -107,6 +107,7 @@ func (o *options) copyPlain(ctx context.Context, e *cli.Env, source *source, t *
 	if err != nil {
 		return done, err
 	}
+	t.progress = before
 	has, err := before.resume(ctx, e, t, src, o.overwrite, opts)
 	overwrite := o.overwrite || has.ours
 	if err == nil && !has.resumed {
@@ -153,8 +154,7 @@ func (o *options) copyPlain(ctx context.Context, e *cli.Env, source *source, t *
 	if err == nil {
 		err = t.unmoved(src)
 	}
-	// What was interrupted can be continued, unless it is no more, or no good.
-	if err == nil || t.made || fault.StatusOf(err) == fault.Mismatch {
+	if err == nil || !t.goesOn(err) {
 		before.remove()
 	}
 	return done, err
@@ -172,7 +172,11 @@ func (o *options) readBack(ctx context.Context, t *target, sums *blockcopy.Diges
 		}
 		done, err := verify.ReadBack(ctx, t.f, sums, nil, opts)
 		if fault.StatusOf(err) == fault.Mismatch {
-			err = fault.Hint(err, "or somebody wrote to it after the interruption: then run it again, with --overwrite")
+			again := "run it again"
+			if !t.made {
+				again += ", with --overwrite"
+			}
+			err = fault.Hint(err, "if somebody wrote to it after the interruption: %s", again)
 		}
 		return done, err
 	case has.before == nil:

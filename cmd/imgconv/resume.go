@@ -26,8 +26,8 @@ import (
 
 // progress is the file that says how far a copy onto one destination is: a line of
 // JSON about both ends, and the digests of what was copied. It is written about once
-// a second and removed with the last word on the copy, so that only an interrupted
-// one leaves it.
+// a second and removed with the last word on the copy, so that only one that can go on
+// leaves it.
 type progress struct {
 	path string
 	ends ends
@@ -167,6 +167,17 @@ func (p *progress) load(e *cli.Env) *begun {
 		return nil
 	}
 	return was
+}
+
+// files is the file, if it is there.
+func (p *progress) files() []string {
+	if p == nil {
+		return nil
+	}
+	if _, err := os.Stat(p.path); err != nil {
+		return nil
+	}
+	return []string{p.path}
 }
 
 // remove ends it.

@@ -12,6 +12,8 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"xenlvm/lib/blkdev"
 	"xenlvm/lib/blockcopy"
 	"xenlvm/lib/cli"
@@ -253,5 +255,65 @@ func TestIdentity(t *testing.T) {
 	must(t, os.Remove(partial(path+".to")))
 	if two := made(); one != "" && two == one {
 		t.Error("made anew")
+	}
+}
+
+// What of a new file is worth keeping after an error stays, with what is known of it.
+func TestStays(t *testing.T) {
+	dir := t.TempDir()
+	noise(t, dir+"/a.img", 1<<20)
+	src := openImage(t, dir+"/a.img")
+	for _, c := range []struct {
+		err   error
+		known bool // how far it is
+		want  fault.Status
+		stays bool
+	}{
+		{fault.ErrInterrupted, true, fault.Interrupted, true},
+		{fault.ErrInterrupted, false, fault.Interrupted, false},
+		{fmt.Errorf("cannot read source at 0: %w", unix.EIO), true, fault.Left, true},
+		{fmt.Errorf("cannot write destination at 0: %w", unix.ENOSPC), true, fault.Failed, false},
+		{fault.With(fault.Mismatch, errors.New("destination differs")), true, fault.Mismatch, false},
+	} {
+		to, err := openTarget(dir+"/b.img", src, false)
+		must(t, err)
+		o := options{stateDir: t.TempDir()}
+		to.progress, err = o.newProgress(src, to)
+		must(t, err)
+		if to.progress == nil {
+			t.Skip("the file system of " + dir + " does not say when a file was made")
+		}
+		must(t, to.begin(t.Context(), run.Host{}, filled{src, src.Size()}, content{}))
+		if c.known {
+			must(t, to.progress.save(nil))
+		}
+		err = to.failed(c.err)
+		must(t, to.close())
+		said := fmt.Sprintln(err, fault.Hints(err))
+		if got := fault.StatusOf(err); got != c.want || strings.Contains(said, "goes on; to give it up: rm") != c.stays {
+			t.Errorf("%v: status %d: %s; want status %d", c.err, got, said, c.want)
+		}
+		if os.Remove(partial(dir+"/b.img")) == nil != c.stays {
+			t.Errorf("%v: stays: %v; want %v", c.err, !c.stays, c.stays)
+		}
+	}
+}
+
+// What an earlier run left is not lost because a later one ends before its first write.
+func TestStaysUntouched(t *testing.T) {
+	dir := t.TempDir()
+	image := noise(t, dir+"/a.img", 1<<20)
+	src := openImage(t, dir+"/a.img")
+	must(t, os.WriteFile(partial(dir+"/b.img"), image[:4096], 0o600))
+	to, err := openTarget(dir+"/b.img", src, false)
+	must(t, err)
+	defer to.close()
+	for _, e := range []error{fault.ErrInterrupted, fault.Refuse("cannot copy")} {
+		if err := to.failed(e); fault.StatusOf(err) != fault.StatusOf(e) {
+			t.Errorf("%v became %v", e, err)
+		}
+	}
+	if b, err := os.ReadFile(partial(dir + "/b.img")); err != nil || !bytes.Equal(b, image[:4096]) {
+		t.Errorf("it has %d bytes, %v", len(b), err)
 	}
 }

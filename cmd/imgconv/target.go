@@ -27,10 +27,12 @@ type target struct {
 	short   bool    // a file that is smaller than the source
 	written bool    // the copy has begun
 	lv      *lvm.LV // nil if it is none
+
+	progress *progress // nil if a copy to it cannot be continued
 }
 
 // partial is the name of a new file until it is complete. Nobody else makes such
-// names: a file that has one was left by a run that was killed.
+// names: a file that has one was left by a run that did not end.
 func partial(path string) string { return path + ".xenlvm-partial" }
 
 // openTarget opens, or creates, the destination for us alone. A dry run opens
@@ -195,6 +197,7 @@ func (t *target) begin(ctx context.Context, r run.Runner, src filled, has conten
 		if has.resumed {
 			size = src.Size()
 		}
+		t.written = true
 		return t.f.Truncate(size)
 	}
 	if err := t.tag(ctx, r); err != nil {
@@ -262,16 +265,45 @@ func rename(from, to string) error {
 }
 
 // failed undoes what can be undone after err, and says what to do. A destination
-// that was there before stays as it is now.
+// that was there before stays as it is now, and a new file if it can be continued.
 func (t *target) failed(err error) error {
-	if errors.Is(err, unix.ENOSPC) || errors.Is(err, unix.EDQUOT) {
+	status := fault.StatusOf(err)
+	if noRoom(err) {
 		err = fault.Hint(err, "make room for %s, then run it again", t.path)
 	}
 	switch {
-	case t.made && t.named():
+	case t.made && t.named() && !t.stays(err):
+		if status == fault.Mismatch {
+			err = fmt.Errorf("%w; so %s was removed", err, t.f.Name())
+		}
 		return errors.Join(err, fault.With(fault.Left, os.Remove(t.f.Name())))
-	case !t.made && t.written && fault.StatusOf(err) != fault.Mismatch:
+	case t.made && t.named() && (t.written || status == fault.Interrupted):
+		if status != fault.Interrupted {
+			err = fault.With(fault.Left, err)
+		}
+		return fault.Hint(fmt.Errorf("%w; %s stays, as far as it was copied", err, t.f.Name()),
+			"the same command goes on; to give it up: %s", run.Quote(append([]string{"rm", "--", t.f.Name()}, t.progress.files()...)...))
+	case !t.made && t.written && status != fault.Mismatch:
 		return fault.Hint(fault.With(fault.Left, fmt.Errorf("%s is half overwritten: %w", t.path, err)), "run it again; where it refuses, with --overwrite")
 	}
 	return err
 }
+
+// stays says whether a new file is worth keeping after err: it was there before this
+// run and is as it was, or the next one can go on with it. On a file system that is
+// full it is not: guests may have sparse images there, and theirs are the next writes
+// to fail.
+func (t *target) stays(err error) bool {
+	if !t.written {
+		info, serr := t.f.Stat()
+		return serr == nil && info.Size() > 0
+	}
+	return len(t.progress.files()) > 0 && t.goesOn(err)
+}
+
+// goesOn says whether what was copied until err is good, and not in the way.
+func (t *target) goesOn(err error) bool {
+	return fault.StatusOf(err) != fault.Mismatch && !(t.made && noRoom(err))
+}
+
+func noRoom(err error) bool { return errors.Is(err, unix.ENOSPC) || errors.Is(err, unix.EDQUOT) }
