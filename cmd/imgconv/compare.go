@@ -43,6 +43,7 @@ type content struct {
 	resumed bool               // an interrupted copy left it
 	same    bool               // of this very source
 	ours    bool               // nobody's but an interrupted copy's, of which nothing is known
+	left    int64              // bytes that an interrupted copy has not come to, where other data are now
 }
 
 // compare looks at a destination, and reads no more of it than it must: first a

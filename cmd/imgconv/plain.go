@@ -110,7 +110,7 @@ func (o *options) copyPlain(ctx context.Context, e *cli.Env, source *source, t *
 	t.progress = before
 	has, err := before.resume(ctx, e, t, src, o.overwrite, opts)
 	overwrite := o.overwrite || has.ours
-	if err == nil && !has.resumed {
+	if err == nil && !has.resumed && has.left == 0 {
 		has, err = t.compare(ctx, src, overwrite, e.DryRun, opts)
 	}
 	p.Done()
@@ -123,7 +123,7 @@ func (o *options) copyPlain(ctx context.Context, e *cli.Env, source *source, t *
 		}
 		return outcome{changed: t.tagged(), verified: convert.VerifiedFull}, src.Unchanged()
 	case !t.empty && !overwrite && !has.resumed:
-		return done, o.holdsOther(t)
+		return done, o.holdsOther(t, has)
 	case e.DryRun:
 		return outcome{changed: true}, nil
 	}
@@ -188,8 +188,12 @@ func (o *options) readBack(ctx context.Context, t *target, sums *blockcopy.Diges
 }
 
 // holdsOther refuses to destroy what a destination holds.
-func (o *options) holdsOther(t *target) error {
-	err := fault.Hint(fault.Refuse("cannot copy to %s: it holds other data", t.path), "--overwrite makes it equal to the source")
+func (o *options) holdsOther(t *target, has content) error {
+	err := fault.Refuse("cannot copy to %s: it holds other data", t.path)
+	if has.left > 0 {
+		return fault.Hint(err, "if nobody needs that: with --overwrite the earlier copy goes on (%s are left)", units.Bytes(has.left))
+	}
+	err = fault.Hint(err, "--overwrite makes it equal to the source")
 	if !o.whole {
 		err = fault.Hint(err, "if it is a copy that has the free blocks, too: --whole compares them")
 	}

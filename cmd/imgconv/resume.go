@@ -211,13 +211,15 @@ func (p *progress) resume(ctx context.Context, e *cli.Env, t *target, src filled
 		}
 	}
 	if !overwrite && !t.made { // what is not known may be somebody else's by now
-		l, err := t.liken(ctx, src, src.drawUnknown(unknown), o.Direct)
-		if err != nil {
+		other, err := t.foreign(ctx, src, unknown, o)
+		switch {
+		case err != nil:
 			return content{}, err
-		}
-		if l.other > 0 {
-			e.Infof("not continuing an earlier copy: %s holds other data where that had not come to", t.path)
+		case other && was.done == nil:
 			return content{}, nil
+		case other:
+			e.Infof("not continuing an earlier copy: %s holds other data where that had not come to", t.path)
+			return content{left: unknown.Bytes()}, nil
 		}
 	}
 	switch {

@@ -185,7 +185,8 @@ func TestBegunOnly(t *testing.T) {
 		want  fault.Status
 	}{
 		"half": {there: half}, "all": {there: image}, "nothing": {there: make([]byte, len(image))},
-		"other data at its begin": {half, 1000, fault.Refused}, "other data at its end": {half, len(image) - 1, fault.Refused},
+		"other data in its middle": {half, 13<<20 + 700, fault.Refused},
+		"other data at its begin":  {half, 1000, fault.Refused}, "other data at its end": {half, len(image) - 1, fault.Refused},
 		"other data": {noise(t, dir+"/other.img", len(image)), 0, fault.Refused},
 	} {
 		path := dir + "/b.img"

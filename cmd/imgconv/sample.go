@@ -4,10 +4,10 @@ import (
 	"bytes"
 	"context"
 	"fmt"
+	"io"
 
 	"xenlvm/lib/directio"
 	"xenlvm/lib/extent"
-	"xenlvm/lib/units"
 )
 
 const (
@@ -31,24 +31,12 @@ func (f filled) draw(data, zeros int) (parts, error) {
 	return parts{pages.Sample(data, chunk), set.Align(largestBlock).Complement(f.size).Sample(zeros, chunk)}, err
 }
 
-// drawUnknown takes chunks of what is not known, and the first and the last MiB of it,
-// where every file system and table has something.
-func (f filled) drawUnknown(unknown extent.Set) parts {
-	const mib = 1 << 20
-	var ends extent.Set
-	ends.Add(0, mib)
-	ends.Add(max(0, f.size-mib), mib)
-	unknown = unknown.Align(directio.Align).Clip(f.size)
-	return parts{data: unknown.Sample(f.chunks(), chunk).Union(unknown.Intersect(ends))}
-}
-
 // chunks is how many chunks of data are compared: no more than a 64th, but of small
 // sources.
 func (f filled) chunks() int { return int(max(8, min(compareData, f.size>>22))) }
 
-// likeness is how many chunks of a sample are equal, how many are zeros, and how many
-// foreign.
-type likeness struct{ chunks, equal, zero, other int }
+// likeness is how many chunks of a sample are equal, and how many are zeros.
+type likeness struct{ chunks, equal, zero int }
 
 // sample compares random parts of a destination with the source.
 func (t *target) sample(ctx context.Context, src filled, mode directio.Mode) (likeness, error) {
@@ -56,15 +44,7 @@ func (t *target) sample(ctx context.Context, src filled, mode directio.Mode) (li
 	if err != nil {
 		return likeness{}, err
 	}
-	return t.liken(ctx, src, drawn, mode)
-}
-
-// liken compares parts of a destination with the source.
-func (t *target) liken(ctx context.Context, src filled, drawn parts, mode directio.Mode) (likeness, error) {
-	if err := directio.Forget(t.f); err != nil {
-		return likeness{}, err
-	}
-	there, err := directio.NewReader(t.f, src.size, mode)
+	there, err := t.reader(src.size, mode)
 	if err != nil {
 		return likeness{}, err
 	}
@@ -76,13 +56,13 @@ func (t *target) liken(ctx context.Context, src filled, drawn parts, mode direct
 			return likeness{}, context.Cause(ctx)
 		}
 		h, w, z := have[:r.Len], want[:r.Len], zero[:r.Len]
-		if n, err := there.ReadAt(h, r.Off); int64(n) < r.Len {
-			return likeness{}, fmt.Errorf("cannot read destination at %d: %w", r.Off, err)
+		if err := readAt(there, h, r.Off, "destination"); err != nil {
+			return likeness{}, err
 		}
 		if drawn.zeros.Contains(r.Off) {
 			copy(w, z)
-		} else if n, err := src.ReadAt(w, r.Off); int64(n) < r.Len {
-			return likeness{}, fmt.Errorf("cannot read source at %d: %w", r.Off, err)
+		} else if err := readAt(src, w, r.Off, "source"); err != nil {
+			return likeness{}, err
 		}
 		l.chunks++
 		if bytes.Equal(h, w) {
@@ -91,22 +71,22 @@ func (t *target) liken(ctx context.Context, src filled, drawn parts, mode direct
 		if bytes.Equal(h, z) {
 			l.zero++
 		}
-		if foreign(h, w) {
-			l.other++
-		}
 	}
 	return l, nil
 }
 
-// foreign says whether one of the sectors of have is neither that of want nor zeros: a
-// copy that is killed may leave half a chunk, but no half sector.
-func foreign(have, want []byte) bool {
-	zero := make([]byte, units.Sector)
-	for i := 0; i < len(have); i += len(zero) {
-		end := min(i+len(zero), len(have))
-		if h := have[i:end]; !bytes.Equal(h, want[i:end]) && !bytes.Equal(h, zero[:end-i]) {
-			return true
-		}
+// reader reads a destination from the device.
+func (t *target) reader(size int64, mode directio.Mode) (*directio.Reader, error) {
+	if err := directio.Forget(t.f); err != nil {
+		return nil, err
 	}
-	return false
+	return directio.NewReader(t.f, size, mode)
+}
+
+// readAt fills b.
+func readAt(r io.ReaderAt, b []byte, off int64, name string) error {
+	if n, err := r.ReadAt(b, off); n < len(b) {
+		return fmt.Errorf("cannot read %s at %d: %w", name, off, err)
+	}
+	return nil
 }

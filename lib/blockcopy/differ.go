@@ -48,3 +48,21 @@ func Differ(ctx context.Context, src Source, d *Digests, o Options) (extent.Set,
 	})
 	return differ, err
 }
+
+// Read reads the data of src at the pace of o, for what the source itself does with
+// it. It ends with its first error.
+func Read(ctx context.Context, src Source, o Options) error {
+	data, err := src.Data()
+	if err != nil {
+		return fmt.Errorf("cannot find the data of source: %w", err)
+	}
+	p := newPace(o, nil, minBlock)
+	p.now.Total = data.Bytes()
+	return p.each(ctx, data, extent.Set{}, func(buf []byte, r task) error {
+		if err := readFull(src, buf, r.Off); err != nil {
+			return err
+		}
+		p.done(r.Len, 0, 0)
+		return nil
+	})
+}
