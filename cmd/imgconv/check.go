@@ -34,8 +34,8 @@ func check(ctx context.Context, r run.Runner, src *source, path string) error {
 	case kind == unix.S_IFBLK:
 		err = checkDevice(&src.stat, path, units.Bytes(src.Size()))
 	case kind == unix.S_IFREG:
-		if err = checkBelow(&src.stat, &to, path); err == nil && to.Size == 0 {
-			err = checkRoom(ctx, src, filepath.Dir(path), 0)
+		if err = checkBelow(&src.stat, &to, path); err == nil {
+			err = checkRoom(ctx, src, filepath.Dir(path), units.Bytes(to.Blocks)*units.Sector)
 		}
 	default:
 		err = fault.Refuse("cannot copy to %s: it is neither a block device nor a regular file", path)

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"fmt"
 	"io"
 
 	"xenlvm/lib/blockcopy"
@@ -33,7 +34,18 @@ func (t *target) fill(src *source) (filled, error) {
 	}
 	size, err := t.f.Seek(0, io.SeekEnd)
 	t.short = size < src.Size()
+	if !t.device {
+		t.behind = max(0, size-src.Size())
+	}
 	return filled{src, max(size, src.Size())}, err
+}
+
+// andBehind says what a file that is equal has behind that.
+func (t *target) andBehind() string {
+	if t.behind == 0 {
+		return ""
+	}
+	return fmt.Sprintf(", and has %d bytes of zeros behind it; --overwrite cuts them off", t.behind)
 }
 
 // content is what a destination holds before a copy.
@@ -50,14 +62,21 @@ type content struct {
 // sample. What may be overwritten and is much like the source is read for its digests
 // only, as the copy compares the source with them; in a dry run there is none.
 func (t *target) compare(ctx context.Context, src filled, overwrite, dry bool, o blockcopy.Options) (content, error) {
-	if t.empty || t.short {
+	if t.empty {
 		return content{}, nil
+	}
+	if t.short {
+		var err error
+		if !overwrite {
+			t.empty, err = blockcopy.Zeros(ctx, t.f, o)
+		}
+		return content{}, err
 	}
 	s, err := t.sample(ctx, src, o.Direct)
 	if err != nil {
 		return content{}, err
 	}
-	if t.device && !overwrite && s.zero == s.chunks { // its size says nothing
+	if !overwrite && s.zero == s.chunks { // its size says nothing
 		if t.empty, err = blockcopy.Zeros(ctx, t.f, o); err != nil || t.empty {
 			return content{}, err
 		}

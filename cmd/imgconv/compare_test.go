@@ -112,7 +112,7 @@ func TestRootLarger(t *testing.T) {
 	if s, said := imgconv(t, from, loop); s != fault.Refused || !strings.Contains(said, "it holds other data") {
 		t.Errorf("status %d: %s", s, said)
 	}
-	if s, said := imgconv(t, "--overwrite", from, loop); s != fault.Done || !strings.Contains(said, "wrote 0 B, made 4.00 KiB zero") {
+	if s, said := imgconv(t, "--overwrite", from, loop); s != fault.Done || !strings.Contains(said, "wrote 0 B, made 4.00 KiB of the destination zero") {
 		t.Errorf("status %d: %s", s, said)
 	}
 	if s, said := imgconv(t, from, loop); s != fault.Done || !strings.Contains(said, "nothing to do") {

@@ -147,11 +147,7 @@ func howMuch(d *convert.Disk) string {
 	if r.Delta != "" {
 		fmt.Fprintf(&b, "delta by %s: ", r.Delta)
 	}
-	fmt.Fprintf(&b, "read %s, wrote %s", units.Bytes(r.BytesRead), units.Bytes(r.BytesWritten))
-	if r.BytesZeroed > 0 {
-		fmt.Fprintf(&b, ", made %s zero", units.Bytes(r.BytesZeroed))
-	}
-	fmt.Fprintf(&b, " of %s", units.Bytes(r.Size))
+	b.WriteString(amounts(r.BytesRead, r.BytesWritten, r.BytesZeroed, r.Size))
 	if r.Seconds > 0 {
 		fmt.Fprintf(&b, " in %.1f s", r.Seconds)
 	}
@@ -162,4 +158,14 @@ func howMuch(d *convert.Disk) string {
 		fmt.Fprintf(&b, "; %d files and directories, digest %s", r.Entries, r.Digest)
 	}
 	return b.String()
+}
+
+// amounts says what was done, in bytes: what became zero may lie behind the source, and
+// a part of that may be read twice.
+func amounts(read, written, zeroed, size int64) string {
+	s := fmt.Sprintf("read %s of %s, wrote %s", units.Bytes(read), units.Bytes(size), units.Bytes(written))
+	if zeroed > 0 {
+		s += fmt.Sprintf(", made %s of the destination zero", units.Bytes(zeroed))
+	}
+	return s
 }

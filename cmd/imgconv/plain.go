@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"fmt"
+	"slices"
 	"time"
 
 	"xenlvm/lib/blockcopy"
@@ -46,7 +47,7 @@ func (o *options) runPlain(ctx context.Context, e *cli.Env, source, destination 
 	began := time.Now()
 	done, err := o.copyPlain(ctx, e, src, t, rate)
 	if e.DryRun && err == nil && done.changed {
-		return o.dryPlain(e, src, source, destination)
+		return o.dryPlain(e, src, source, destination, done.planned)
 	}
 	if !e.DryRun {
 		if err != nil {
@@ -59,14 +60,15 @@ func (o *options) runPlain(ctx context.Context, e *cli.Env, source, destination 
 		return err
 	}
 	if !done.changed {
-		e.Infof("nothing to do: %s is equal to %s", destination, source)
+		e.Infof("nothing to do: %s is equal to %s%s", destination, source, t.andBehind())
 	} else {
-		e.Infof("read %s, wrote %s, made %s zero of %s; %s", units.Bytes(src.read.Load()), units.Bytes(done.BytesWritten), units.Bytes(done.BytesZeroed), units.Bytes(src.Size()), done.verified)
+		e.Infof("%s; %s", amounts(src.read.Load(), done.BytesWritten, done.BytesZeroed, src.Size()), done.verified)
 	}
 	if e.JSON {
 		result := o.describe(src, source, destination, done.changed)
 		result["bytes_read"], result["bytes_written"], result["bytes_zeroed"] = src.read.Load(), done.BytesWritten, done.BytesZeroed
 		result["continued"], result["verified"], result["seconds"] = done.resumed, done.verified, time.Since(began).Seconds()
+		result["bytes_behind"] = t.behind
 		return e.Delivered(e.Emit(result))
 	}
 	return nil
@@ -90,6 +92,7 @@ type outcome struct {
 	changed  bool // there is, or was, anything to do
 	resumed  bool // an interrupted copy
 	verified convert.Verified
+	planned  planned // in a dry run
 }
 
 // copyPlain compares, copies and verifies. A dry run only compares.
@@ -117,15 +120,17 @@ func (o *options) copyPlain(ctx context.Context, e *cli.Env, source *source, t *
 	switch {
 	case err != nil:
 		return done, err
-	case has.equal:
+	case has.equal && (t.behind == 0 || !overwrite):
 		if !e.DryRun {
 			before.remove()
 		}
 		return outcome{changed: t.tagged(), verified: convert.VerifiedFull}, src.Unchanged()
 	case !t.empty && !overwrite && !has.resumed:
-		return done, o.holdsOther(t, has)
+		return done, o.holdsOther(source, t, has)
 	case e.DryRun:
-		return outcome{changed: true}, nil
+		done.changed = true
+		done.planned, err = t.plan(src, has)
+		return done, err
 	}
 	if err := t.checkAgain(ctx, e.Runner); err != nil {
 		return done, err
@@ -145,14 +150,18 @@ func (o *options) copyPlain(ctx context.Context, e *cli.Env, source *source, t *
 	if err == nil {
 		err = src.Unchanged()
 	}
+	err = source.shrunk(err)
 	if err == nil {
-		done.changed = done.changed || !done.Written.Empty()
+		done.changed = done.changed || !done.Written.Empty() || t.behind > 0
 		opts, p = phase("verify")
 		done.verified, err = o.readBack(ctx, t, sums, done.Written, has, opts)
 		p.Done()
 	}
 	if err == nil {
 		err = t.unmoved(src)
+	}
+	if err == nil {
+		err = t.cut(source)
 	}
 	if err == nil || !t.goesOn(err) {
 		before.remove()
@@ -188,22 +197,29 @@ func (o *options) readBack(ctx context.Context, t *target, sums *blockcopy.Diges
 }
 
 // holdsOther refuses to destroy what a destination holds.
-func (o *options) holdsOther(t *target, has content) error {
-	err := fault.Refuse("cannot copy to %s: it holds other data", t.path)
+func (o *options) holdsOther(src *source, t *target, has content) error {
+	size := ""
+	if t.short {
+		size = fmt.Sprintf(", and is smaller than the %d bytes of the source", src.Size())
+	}
+	err := fault.Refuse("cannot copy to %s: it holds other data%s", t.path, size)
 	if has.left > 0 {
 		return fault.Hint(err, "if nobody needs that: with --overwrite the earlier copy goes on (%s are left)", units.Bytes(has.left))
 	}
 	err = fault.Hint(err, "--overwrite makes it equal to the source")
-	if !o.whole {
+	if slices.ContainsFunc(src.regions, func(r fsmap.Region) bool { return r.Free > 0 }) {
 		err = fault.Hint(err, "if it is a copy that has the free blocks, too: --whole compares them")
 	}
 	return err
 }
 
-// dryPlain prints the one line that there is.
-func (o *options) dryPlain(e *cli.Env, src *source, source, destination string) error {
+// dryPlain says what would be done, and prints the one line that there is.
+func (o *options) dryPlain(e *cli.Env, src *source, source, destination string, p planned) error {
+	e.Infof("%s holds %s", destination, p)
 	if e.JSON {
-		return e.Emit(o.describe(src, source, destination, true))
+		result := o.describe(src, source, destination, true)
+		result["destination_holds"], result["bytes_to_copy"], result["bytes_to_zero"], result["bytes_to_cut"] = p.holds, p.copied, p.zeroed, p.cut
+		return e.Emit(result)
 	}
 	line := []string{e.Tool}
 	if o.overwrite {

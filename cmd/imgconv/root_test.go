@@ -133,11 +133,20 @@ func TestRootNoSpace(t *testing.T) {
 	must(t, os.WriteFile(image, bytes.Repeat([]byte("x"), 4<<20), 0o600))
 	path := mount(t, "tmpfs", "tmpfs", "size=1m") + "/b.img"
 	must(t, os.WriteFile(path, []byte("old"), 0o600))
-	s, said := imgconv(t, "--overwrite", image, path)
-	for _, want := range []string{path + " is half overwritten", "no space left on device", "hint: make room for " + path} {
-		if s != fault.Left || !strings.Contains(said, want) || strings.Contains(said, "/proc/") {
-			t.Errorf("status %d: %s; want %q", s, said, want)
+	src := openImage(t, image)
+	to, err := openTarget(path, src, false)
+	must(t, err)
+	_, err = copyPlain(t, options{overwrite: true}, src, to) // which does not look for room
+	err = to.failed(err)
+	must(t, to.close())
+	said := fmt.Sprintln(err, fault.Hints(err))
+	for _, want := range []string{path + " is half overwritten", "no space left on device", "make room for " + path} {
+		if fault.StatusOf(err) != fault.Left || !strings.Contains(said, want) || strings.Contains(said, "/proc/") {
+			t.Errorf("%s; want %q", said, want)
 		}
+	}
+	if s, said := imgconv(t, "--overwrite", image, path); s != fault.Refused || !strings.Contains(said, "are free") {
+		t.Errorf("no room beside what it has: status %d: %s", s, said)
 	}
 	must(t, os.Truncate(path, 0))
 	if s, said := imgconv(t, image, path); s != fault.Refused || !strings.Contains(said, "are free") {

@@ -23,6 +23,7 @@ import (
 // time stamps tell of those to it.
 type source struct {
 	diskimg.Source
+	path    string
 	used    extent.Set     // what is copied of it
 	regions []fsmap.Region // what is known of it, nil if all is copied unseen
 	read    atomic.Int64   // bytes
@@ -52,7 +53,7 @@ func (o *options) openSource(ctx context.Context, r run.Runner, path string) (*s
 	if err := diskimg.CheckFormat(info, format); err != nil {
 		return nil, fault.With(fault.Refused, err)
 	}
-	s := &source{behind: behind}
+	s := &source{path: path, behind: behind}
 	if s.Source, err = diskimg.OpenSourceDirect(path, format, o.direct); err != nil {
 		return nil, fault.With(fault.Refused, err)
 	}
@@ -130,6 +131,15 @@ func (s *source) Unchanged() error {
 		err = errors.Join(err, f.unchanged())
 	}
 	return err
+}
+
+// shrunk is err, with the reason if that is that a file became smaller.
+func (s *source) shrunk(err error) error {
+	info, serr := os.Stat(s.path)
+	if err == nil || serr != nil || !info.Mode().IsRegular() || info.Size() >= s.stat.Size {
+		return err
+	}
+	return fmt.Errorf("%s became smaller while it was read, %d bytes of %d are left: %w", s.path, info.Size(), s.stat.Size, err)
 }
 
 func (s *source) unwritten() error {

@@ -25,6 +25,7 @@ type target struct {
 	device  bool    // a block device
 	empty   bool    // nothing that could be lost
 	short   bool    // a file that is smaller than the source
+	behind  int64   // by how many bytes a file is larger
 	written bool    // the copy has begun
 	lv      *lvm.LV // nil if it is none
 
@@ -249,6 +250,15 @@ func (t *target) unmoved(src filled) error {
 		return fmt.Errorf("cannot rely on the copy: %s was cut to %d bytes while it was written", t.path, now.Size())
 	}
 	return nil
+}
+
+// cut makes a file that was larger as large as the source.
+func (t *target) cut(src *source) error {
+	if t.behind == 0 {
+		return nil
+	}
+	t.behind = 0
+	return errors.Join(t.f.Truncate(src.Size()), t.f.Sync())
 }
 
 // rename renames a file, and never replaces another one.

@@ -400,3 +400,20 @@ func TestHolesThatAreNone(t *testing.T) {
 		}
 	}
 }
+
+// A source that shrinks is named, with what is left of it.
+func TestSourceShrinks(t *testing.T) {
+	dir := t.TempDir()
+	image := filepath.Join(dir, "a.img")
+	noise(t, image, 3<<20)
+	src := openImage(t, image)
+	to, err := openTarget(dir+"/b.img", src, false)
+	must(t, err)
+	defer to.close()
+	var once sync.Once
+	disturb(src, func() { once.Do(func() { must(t, os.Truncate(image, 4096)) }) })
+	_, err = copyPlain(t, options{}, src, to)
+	if want := image + " became smaller while it was read, 4096 bytes of 3145728 are left"; err == nil || !strings.Contains(err.Error(), want) {
+		t.Errorf("%v; want %q", err, want)
+	}
+}
