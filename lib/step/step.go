@@ -83,7 +83,7 @@ type Reporter interface {
 
 // Leftover is something that could not be taken back.
 type Leftover struct {
-	What string // "undo: create snapshot vg0/images-snap"
+	What string // "create snapshot vg0/images-snap"
 	Line string // the command that clears it
 	Err  error
 }
@@ -149,7 +149,11 @@ func undo(ctx context.Context, rep Reporter, done Plan, success bool) error {
 		if s.Undo == nil || success && !s.Temporary {
 			continue
 		}
-		inverse := Step{What: "undo: " + s.What, Do: func(ctx context.Context) error { return limited(ctx, s.Undo) }}
+		word := "undo: "
+		if success { // which is no failure
+			word = "take back: "
+		}
+		inverse := Step{What: word + s.What, Do: func(ctx context.Context) error { return limited(ctx, s.Undo) }}
 		if err := doStep(ctx, rep, inverse, i+1, len(done)); err != nil {
 			left = append(left, Leftover{What: s.What, Line: s.UndoLine, Err: err})
 		}

@@ -170,4 +170,10 @@ func TestReporter(t *testing.T) {
 	if !slices.Equal(r, want) {
 		t.Errorf("reported %q; want %q", r, want)
 	}
+	// What ends well is not called undone.
+	r = nil
+	_ = plan(1, &trace, -1, -1).Run(t.Context(), &r)
+	if want := "[1/1] take back: s0"; !slices.Contains(r, want) {
+		t.Errorf("reported %q; want %q", r, want)
+	}
 }
