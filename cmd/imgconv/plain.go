@@ -98,6 +98,9 @@ type outcome struct {
 // copyPlain compares, copies and verifies. A dry run only compares.
 func (o *options) copyPlain(ctx context.Context, e *cli.Env, source *source, t *target, rate int64) (done outcome, err error) {
 	phase := func(what string) (blockcopy.Options, *cli.Progress) {
+		if e.Verbose {
+			e.Infof("%s", what)
+		}
 		p := e.Progress(what)
 		return blockcopy.Options{Direct: o.direct, BytesPerSecond: rate, Progress: func(now blockcopy.Progress) { p.Update(now.Read, now.Total) }}, p
 	}
@@ -105,7 +108,7 @@ func (o *options) copyPlain(ctx context.Context, e *cli.Env, source *source, t *
 	if err != nil {
 		return done, err
 	}
-	opts, p := phase("compare")
+	opts, p := phase("[1/3] compare")
 	before, err := o.newProgress(source, t)
 	if err != nil {
 		return done, err
@@ -139,7 +142,7 @@ func (o *options) copyPlain(ctx context.Context, e *cli.Env, source *source, t *
 	if err := t.begin(ctx, e.Runner, src, has); err != nil {
 		return done, err
 	}
-	opts, p = phase("copy")
+	opts, p = phase("[2/3] copy")
 	opts.Before, opts.KnownZero, opts.Checkpoint = has.before, t.empty, before.begin(e, t, has)
 	if has.same {
 		opts.Only = &extent.Set{} // and what is not known
@@ -153,7 +156,7 @@ func (o *options) copyPlain(ctx context.Context, e *cli.Env, source *source, t *
 	err = source.shrunk(err)
 	if err == nil {
 		done.changed = done.changed || !done.Written.Empty() || t.behind > 0
-		opts, p = phase("verify")
+		opts, p = phase("[3/3] verify")
 		done.verified, err = o.readBack(ctx, t, sums, done.Written, has, opts)
 		p.Done()
 	}

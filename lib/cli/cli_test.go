@@ -120,6 +120,19 @@ func TestPrecedence(t *testing.T) {
 	}
 }
 
+func TestUnknownInEnvironment(t *testing.T) {
+	t.Setenv("TRY_SIZES", "4G")
+	c := &try{}
+	if s, _, stderr := exec(t, c, "make", "x"); s != fault.Usage || c.got != nil || !strings.Contains(stderr, "unknown TRY_SIZES in the environment") {
+		t.Errorf("status %d, ran %q, said %q", s, c.got, stderr)
+	}
+	t.Setenv("TRY_SIZES", "")
+	t.Setenv("TRY_DRY_RUN", "true")
+	if s, _, stderr := exec(t, c, "make", "x"); s != fault.Done || !slices.Contains(c.got, "dry=true") {
+		t.Errorf("status %d, ran %q, said %q", s, c.got, stderr)
+	}
+}
+
 func TestDeliberateFlagsNotFromBehind(t *testing.T) {
 	t.Setenv("TRY_FORCE", "true")
 	c := &try{}

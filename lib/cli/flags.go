@@ -51,6 +51,9 @@ func (t Tool) parse(e *Env, args, environ []string) (*Verb, []string, error) {
 	}
 	onLine := set(fs)
 	e.onLine = onLine
+	if err := t.checkEnviron(fs, environ); err != nil {
+		return nil, nil, err
+	}
 	options, err := t.behind(environ)
 	if err != nil {
 		return nil, nil, err
@@ -76,6 +79,21 @@ func (t Tool) parse(e *Env, args, environ []string) (*Verb, []string, error) {
 		return nil, nil, fault.BadUsage("%s wants %s, got %d arguments", strings.TrimSpace(t.Name+" "+verb.Name), verb.Args, len(rest))
 	}
 	return verb, rest, nil
+}
+
+// checkEnviron refuses a variable of the environment that looks like a flag and is
+// none, as one on the command line and in the configuration file is refused.
+func (t Tool) checkEnviron(fs *flag.FlagSet, environ []string) error {
+	prefix := strings.ToUpper(t.Name) + "_"
+	for _, kv := range environ {
+		name, value, _ := strings.Cut(kv, "=")
+		option, ours := strings.CutPrefix(name, prefix)
+		known := option == "CONF" || fs.Lookup(strings.ToLower(strings.ReplaceAll(option, "_", "-"))) != nil
+		if ours && value != "" && !known {
+			return fault.Hint(fault.BadUsage("unknown %s in the environment: there is no such flag", name), "unset %s", name)
+		}
+	}
+	return nil
 }
 
 // behind are the sources of flags behind the command line.
@@ -181,7 +199,7 @@ func (t Tool) printUsage(w io.Writer) error {
 	if len(t.Deliberate) > 0 {
 		except = ", except --" + strings.Join(t.Deliberate, ", --")
 	}
-	fmt.Fprintf(&b, "\nFlags can also be set by %s_FLAG_NAME in the environment, or by a line\n\"flag-name value\" in %s/%s.conf%s.\nThe exit status is described in %s(8).\n",
+	fmt.Fprintf(&b, "\nFlags can also be set by %s_FLAG_NAME in the environment, or by a line\n\"flag-name value\" in %s/%s.conf%s; those without a value by true or false.\nThe exit status is described in %s(8).\n",
 		strings.ToUpper(t.Name), confDir, t.Name, except, t.Name)
 	_, err := io.WriteString(w, b.String())
 	return err

@@ -18,12 +18,14 @@ const (
 
 // Progress shows how far a long phase is: a bar with bytes, rate and ETA on a
 // terminal, a plain line every ten seconds elsewhere, nothing for phases that
-// end within two seconds. It is used by one goroutine at a time.
+// end within two seconds. A phase that begins anew with another total, such as to
+// read something else, is shown from there on. It is used by one goroutine at a time.
 type Progress struct {
 	e     *Env
 	what  string
 	began time.Time
 	last  time.Time
+	total int64
 	tty   bool
 	bar   *progressbar.ProgressBar
 }
@@ -36,12 +38,18 @@ func (e *Env) Progress(what string) *Progress {
 
 // Update tells that done of total bytes are done.
 func (p *Progress) Update(done, total int64) {
-	if p.e.Quiet || total <= 0 || time.Since(p.began) < quietFor {
+	if p.e.Quiet || total <= 0 {
 		return
 	}
+	if total != p.total {
+		p.Done()
+		p.began, p.last, p.total, p.bar = time.Now(), time.Now(), total, nil
+	}
 	if p.tty {
+		// From the beginning, or what was done until it is shown counts for its first
+		// moment.
 		if p.bar == nil {
-			p.bar = progressbar.NewOptions64(total, progressbar.OptionSetWriter(p.e.Stderr),
+			p.bar = progressbar.NewOptions64(total, progressbar.OptionSetWriter(p),
 				progressbar.OptionSetDescription(p.e.Tool+": "+Printable(p.what)), progressbar.OptionShowBytes(true),
 				progressbar.OptionUseIECUnits(true), progressbar.OptionThrottle(200*time.Millisecond),
 				progressbar.OptionSetPredictTime(true), progressbar.OptionFullWidth(), progressbar.OptionClearOnFinish())
@@ -59,6 +67,14 @@ func (p *Progress) Update(done, total int64) {
 		eta = time.Duration(float64(total-done) / rate * float64(time.Second)).Round(time.Second).String()
 	}
 	p.e.Printf("%s: %s of %s, %d %%, %s/s, ETA %s", p.what, units.Bytes(done), units.Bytes(total), done*100/total, units.Bytes(rate), eta)
+}
+
+// Write is for the bar, which is shown only when a phase takes its time.
+func (p *Progress) Write(b []byte) (int, error) {
+	if time.Since(p.began) < quietFor {
+		return len(b), nil
+	}
+	return p.e.Stderr.Write(b)
 }
 
 // Done ends the phase and takes its bar off the terminal.
