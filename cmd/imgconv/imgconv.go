@@ -15,6 +15,7 @@ import (
 	"xenlvm/lib/diskimg"
 	"xenlvm/lib/fault"
 	"xenlvm/lib/journal"
+	"xenlvm/lib/run"
 	"xenlvm/lib/snap"
 	"xenlvm/lib/units"
 	"xenlvm/lib/xl"
@@ -55,7 +56,7 @@ func tool() cli.Tool {
 			fs.StringVar(&o.verify, "verify", "", "read back and compare this `PART` of the destination: full, sample or none (default: full, and after a delta what was written)")
 			fs.Var(&o.direct, "direct", "go past the page cache: `MODE` auto (what is in memory is read from there), on or off")
 			fs.StringVar(&o.format, "format", "", "`FORMAT` of SOURCE: raw or qcow2 (default: raw, and a file that looks like anything else is refused)")
-			fs.StringVar(&o.limit, "bwlimit", "", "read at most this `SIZE` a second")
+			fs.StringVar(&o.limit, "bwlimit", "", "read at most this `SIZE` a second, such as 50M (a plain number is bytes), also to compare and verify")
 			fs.StringVar(&o.config, "config", "", "configuration `FILE` of the domain (default: found below --xen-dir)")
 			fs.StringVar(&o.xenDir, "xen-dir", xl.ConfigDir, "`DIR` with the configurations of all domains")
 			fs.StringVar(&o.stateDir, "state-dir", journal.DefaultDir, "`DIR` with the journals of all domains, and what is known of interrupted copies")
@@ -67,6 +68,9 @@ func tool() cli.Tool {
 		}},
 	}
 }
+
+// leastRate is what a plain number that was meant as KiB or MiB a second is below.
+const leastRate units.Bytes = 64 << 10
 
 var allFlags = append(append([]string{}, snapshotFlags...), "snapshot", "overwrite", "whole", "verify", "direct", "bwlimit", "format", "state-dir")
 
@@ -80,8 +84,8 @@ func (o *options) run(ctx context.Context, e *cli.Env, args []string) error {
 		if err != nil {
 			return fault.With(fault.Usage, err)
 		}
-		if limit == 0 {
-			return fault.BadUsage("--bwlimit 0 would never end")
+		if limit < leastRate {
+			return fault.BadUsage("--bwlimit %s is %d bytes a second, which would not end: want 64K at least", o.limit, limit)
 		}
 		rate = int64(limit)
 	}
@@ -96,6 +100,10 @@ func (o *options) run(ctx context.Context, e *cli.Env, args []string) error {
 		return fault.BadUsage("an argument is empty: perhaps a variable that is not set")
 	case o.snapshot && o.format != "":
 		return fault.BadUsage("--format means nothing with --snapshot: the configuration says it")
+	case o.dropBase && !o.snapshot && len(args) == 1:
+		return fault.Hint(fault.BadUsage("--drop-base means nothing without --snapshot"), "imgconv --snapshot --drop-base %s", run.Quote(args[0]))
+	case o.dropBase && (o.keepBase || len(o.to) > 0):
+		return fault.BadUsage("--drop-base copies nothing: --keep-base and --to mean nothing with it")
 	case o.snapshot && len(args) == 1:
 		return o.runSnapshot(ctx, e, args[0], rate)
 	case o.snapshot:
@@ -108,7 +116,7 @@ func (o *options) run(ctx context.Context, e *cli.Env, args []string) error {
 		}
 		return o.runPlain(ctx, e, args[0], args[1], rate)
 	}
-	return fault.Hint(fault.BadUsage("want SOURCE DESTINATION, or --snapshot DOMAIN"), "imgconv --snapshot %s", args[0])
+	return fault.Hint(fault.BadUsage("want SOURCE DESTINATION, or --snapshot DOMAIN"), "imgconv --snapshot %s", run.Quote(args[0]))
 }
 
 // conversion checks the flags of --snapshot.
