@@ -67,6 +67,15 @@ func find(ctx context.Context, e *cli.Env, spec string) (lvm.LV, error) {
 	return lv, err
 }
 
+// needGroup refuses a volume group that is not there: its name may be mistyped.
+func needGroup(ctx context.Context, e *cli.Env, vg string) error {
+	_, found, err := lvm.FindVG(ctx, e.Runner, vg)
+	if err == nil && !found {
+		err = fault.Hint(fault.Refuse("cannot find volume group %s", vg), "vgs")
+	}
+	return err
+}
+
 // findSnapshot is find for a snapshot that can still be read.
 func findSnapshot(ctx context.Context, e *cli.Env, spec string) (lvm.LV, error) {
 	lv, err := find(ctx, e, spec)
@@ -164,6 +173,9 @@ func (o *options) list(ctx context.Context, e *cli.Env, args []string) error {
 		if err := lvm.CheckName(args[0]); err != nil {
 			return err
 		}
+		if err := needGroup(ctx, e, args[0]); err != nil {
+			return err
+		}
 		selection += fmt.Sprintf(` && vg_name="%s"`, args[0])
 	}
 	lvs, err := lvm.LVs(ctx, e.Runner, selection)
@@ -256,6 +268,9 @@ func (o *options) remove(ctx context.Context, e *cli.Env, args []string) error {
 		return err
 	}
 	if !found {
+		if err := needGroup(ctx, e, vg); err != nil {
+			return err
+		}
 		e.Infof("nothing to do: there is no snapshot %s/%s", vg, name)
 		if e.JSON {
 			return e.Delivered(e.Emit(map[string]any{"changed": false, "snapshot": vg + "/" + name}))

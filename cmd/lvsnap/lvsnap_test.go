@@ -3,8 +3,10 @@ package main
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"os"
+	"strings"
 	"testing"
 
 	"xenlvm/internal/mantest"
@@ -36,6 +38,34 @@ func TestRootNobodyReadsTheList(t *testing.T) {
 		e.JSON = asJSON
 		if err := (&options{}).list(t.Context(), e, nil); fault.StatusOf(err) != fault.Left {
 			t.Errorf("--json=%v: %v, status %d; want %d", asJSON, err, fault.StatusOf(err), fault.Left)
+		}
+	}
+}
+
+// groups answers vgs and lvs of a host that has the group vg0, and nothing in it.
+type groups struct{}
+
+func (groups) Run(_ context.Context, c run.Cmd) (run.Result, error) {
+	row := ""
+	if c.Name == "vgs" && strings.Contains(c.Line(), "vg0") {
+		row = `{"vg_name":"vg0", "vg_size":"1", "vg_free":"1", "vg_extent_size":"1"}`
+	}
+	return run.Result{Stdout: fmt.Appendf(nil, `{"report":[{%q:[%s]}]}`, strings.TrimSuffix(c.Name, "s"), row)}, nil
+}
+
+// A volume group that is mistyped is not one without snapshots.
+func TestRootUnknownGroup(t *testing.T) {
+	if os.Geteuid() != 0 || os.Getenv("XENLVM_ROOT_TESTS") != "1" {
+		t.Skip("needs root and XENLVM_ROOT_TESTS=1")
+	}
+	e := &cli.Env{Tool: "lvsnap", Stdout: io.Discard, Stderr: io.Discard, Runner: groups{}}
+	o := &options{}
+	for vg, want := range map[string]fault.Status{"vg0": fault.Done, "nosuchvg": fault.Refused} {
+		if err := o.list(t.Context(), e, []string{vg}); fault.StatusOf(err) != want {
+			t.Errorf("list %s: %v; want status %d", vg, err, want)
+		}
+		if err := o.remove(t.Context(), e, []string{vg + "/x"}); fault.StatusOf(err) != want {
+			t.Errorf("remove %s/x: %v; want status %d", vg, err, want)
 		}
 	}
 }
