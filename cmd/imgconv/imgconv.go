@@ -4,6 +4,7 @@ import (
 	"context"
 	"flag"
 	"fmt"
+	"path/filepath"
 	"slices"
 	"strings"
 
@@ -138,6 +139,13 @@ func (o *options) conversion(domain string, rate int64) (convert.Options, error)
 			return c, fault.With(fault.Usage, err)
 		}
 		c.Extend = snap.Extension{At: snap.DefaultExtendAt, By: by}
+	}
+	if strings.Contains(domain, "/") {
+		name := strings.TrimSuffix(filepath.Base(domain), ".cfg")
+		return c, fault.Hint(fault.BadUsage("cannot use domain name %q: it is a path", domain), "imgconv --snapshot --config %s %s", run.Quote(domain), run.Quote(name))
+	}
+	if err := convert.CheckTo(o.to); err != nil {
+		return c, err
 	}
 	return c, xl.CheckName(domain)
 }

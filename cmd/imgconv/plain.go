@@ -38,6 +38,9 @@ func (o *options) runPlain(ctx context.Context, e *cli.Env, source, destination 
 	if left := t.beside(); left != "" {
 		e.Infof("%s is there, too: if no other run writes it, an earlier one was killed; if nobody needs it: %s", left, run.Quote("rm", "--", left))
 	}
+	if odd := t.misnamed(); odd != "" {
+		e.Infof("%s", odd)
+	}
 	if o.whole {
 		e.Infof("%s: copied whole: asked for", source)
 	}

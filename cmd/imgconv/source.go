@@ -46,8 +46,15 @@ func (o *options) openSource(ctx context.Context, r run.Runner, path string) (*s
 	format := o.format
 	if format == "" {
 		format = string(diskimg.Raw)
-		if info.Format == diskimg.Qcow2 {
+		switch {
+		case info.Packed != "":
+			return nil, fault.Hint(fault.Refuse("cannot copy %s: it looks like a %s file", path, info.Packed),
+				"%s -dc %s >NEW; or, if these are the bytes of a disk: --format raw", info.Packed, run.Quote(path))
+		case info.Format == diskimg.Raw:
+		case info.Format == diskimg.Qcow2:
 			return nil, fault.Hint(fault.Refuse("cannot copy %s: it looks like a qcow2 image", path), "say --format qcow2 if it is one and you trust it; a guest can make its raw disk look so")
+		default:
+			return nil, fault.Hint(fault.Refuse("cannot copy %s: it looks like a %s image, which imgconv does not read", path, info.Format), "if it is one: qemu-img convert -O raw %s NEW", run.Quote(path))
 		}
 	}
 	if err := diskimg.CheckFormat(info, format); err != nil {

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strings"
 
 	"golang.org/x/sys/unix"
 
@@ -81,6 +82,16 @@ func (t *target) raw(size int64) error {
 	}
 	return fault.Hint(fault.Refuse("cannot copy to %s: it is a %s image, and what imgconv writes is raw", t.path, format),
 		"give a new name; qemu-img convert -f raw -O %s makes such an image of that", format)
+}
+
+// misnamed says that what has the name of another format will be raw.
+func (t *target) misnamed() string {
+	for _, f := range []diskimg.Format{diskimg.Qcow2, diskimg.Qcow, diskimg.QED, diskimg.VMDK, diskimg.VHD, diskimg.VHDX, diskimg.VDI} {
+		if strings.EqualFold(filepath.Ext(t.path), "."+string(f)) {
+			return fmt.Sprintf("what is written is raw, whatever the name says: %s will be no %s image", t.path, f)
+		}
+	}
+	return ""
 }
 
 // create opens the file that becomes path, perhaps one that a killed run left.

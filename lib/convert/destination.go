@@ -30,6 +30,12 @@ type Destination struct {
 	Foreign string        // what it holds that is not ours, "" for nothing
 }
 
+// CheckTo refuses values of --to that cannot be read.
+func CheckTo(to []string) error {
+	_, _, err := parseTo(to)
+	return err
+}
+
 // chooseDestinations finds out where each disk goes: what --to says, else what
 // an earlier run recorded.
 func (c *Conversion) chooseDestinations(ctx context.Context) error {

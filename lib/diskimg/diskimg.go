@@ -52,6 +52,9 @@ const (
 type Info struct {
 	Path   string
 	Format Format // by its magic, Raw if there is none
+	// Packed is the program that packed a file that is Raw, by its first bytes, ""
+	// for none. A guest may have such bytes on its disk.
+	Packed string
 	// FileSize is the length of the file or device, Size that of the disk in
 	// it, both in bytes. Size is 0 if the format cannot be opened.
 	FileSize, Size int64
@@ -91,7 +94,10 @@ func ProbeFile(f *os.File) (Info, error) {
 	switch info.Format {
 	case Raw:
 		info.Size = size
-		if size%sector != 0 {
+		if info.Packed, err = packer(f); err != nil {
+			return Info{}, fmt.Errorf("cannot read %s: %w", f.Name(), fault.Reason(err))
+		}
+		if size%sector != 0 && info.Packed == "" {
 			return Info{}, fmt.Errorf("cannot read %s: its size %d is not a multiple of %d bytes", f.Name(), size, sector)
 		}
 	case Qcow2:

@@ -43,3 +43,20 @@ func Magic(f *os.File, size int64) (Format, error) {
 	}
 	return Raw, nil
 }
+
+// packer is the program that packed f, by its first bytes, "" for none.
+func packer(f *os.File) (string, error) {
+	head, err := readAt(f, 0, 10)
+	if err != nil {
+		return "", err
+	}
+	for name, magic := range map[string]string{"gzip": "\x1f\x8b\x08", "xz": "\xfd7zXZ\x00", "zstd": "\x28\xb5\x2f\xfd"} {
+		if bytes.HasPrefix(head, []byte(magic)) {
+			return name, nil
+		}
+	}
+	if bytes.HasPrefix(head, []byte("BZh")) && bytes.HasSuffix(head, []byte("1AY&SY")) {
+		return "bzip2", nil
+	}
+	return "", nil
+}
