@@ -3,6 +3,7 @@ package main
 import (
 	"fmt"
 	"math"
+	"slices"
 	"strconv"
 	"time"
 
@@ -62,6 +63,7 @@ func (o *options) goal(e *cli.Env) (goal, error) {
 func (p *pass) foresee(c *convert.Conversion, g goal, took time.Duration) {
 	f := c.Forecast(time.Now())
 	p.Next = &f
+	p.first = slices.ContainsFunc(c.Disks, func(d *convert.Disk) bool { return d.Result.Delta == "" })
 	if g.keep && c.Running {
 		x := c.Expect(f, took)
 		p.Expected = &x
@@ -91,9 +93,11 @@ func (g goal) reached(j *journal.Journal, p pass) error {
 	case p.Expected == nil:
 		return nil
 	case g.missed(p):
-		err := fmt.Errorf("cannot keep %s down for less than %g s: %s", j.Domain, g.down, expected(*p.Expected))
+		err := fmt.Errorf("cannot keep %s down for less than %g s: %s", j.Domain, g.down, p.expected())
 		err = fault.Hint(err, "allow it: --max-interruption %.0f", math.Ceil(p.Expected.Seconds()))
 		return fault.Hint(err, "or move it without a final pass: image-to-lv --plan auto %s", run.Quote(j.Domain))
+	case p.first:
+		return nil
 	}
 	return j.Append(journal.KindExpected, *p.Expected)
 }
@@ -103,19 +107,24 @@ func (p pass) tell(e *cli.Env, n int) {
 	if p.Next != nil {
 		e.Infof("pass %d: a next one is expected to read %s in %.1f s", n, units.Bytes(p.Next.Bytes), p.Next.Seconds)
 	}
-	if p.Expected != nil {
-		e.Infof("%s", expected(*p.Expected))
+	if p.Expected != nil && !p.first {
+		e.Infof("%s", p.expected())
 	}
 }
 
 // expected says what a downtime consists of.
-func expected(x journal.Expected) string {
+func (p pass) expected() string {
+	x := *p.Expected
 	how := "as seen before"
 	if !x.Seen {
 		how = "both assumed"
 	}
-	return fmt.Sprintf("%.1f s are expected: %.1f s for a final pass that reads %s, shutdown %.1f s and start %.1f s (%s)",
-		x.Seconds(), x.Pass, units.Bytes(x.Bytes), x.Stop, x.Start, how)
+	var copying float64
+	if p.Next != nil {
+		copying = p.Next.Seconds
+	}
+	return fmt.Sprintf("%.1f s are expected: %.1f s for a final pass (%.1f s to copy %s, %.1f s for snapshots and checks), shutdown %.1f s and start %.1f s (%s)",
+		x.Seconds(), x.Pass, copying, units.Bytes(x.Bytes), x.Pass-copying, x.Stop, x.Start, how)
 }
 
 // worth says whether pass p was so much smaller than the ones that are done that

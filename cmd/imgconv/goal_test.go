@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"encoding/json"
 	"strings"
 	"testing"
@@ -9,6 +10,7 @@ import (
 	"xenlvm/lib/convert"
 	"xenlvm/lib/fault"
 	"xenlvm/lib/journal"
+	"xenlvm/lib/mapping"
 )
 
 func TestGoal(t *testing.T) {
@@ -66,6 +68,49 @@ func TestMore(t *testing.T) {
 	}
 }
 
+// What a first pass lets expect is told to nobody; of a later one what is copying.
+func TestTell(t *testing.T) {
+	p := pass{Next: &convert.Forecast{Bytes: 1 << 20, Seconds: 0.5}, Expected: &journal.Expected{Pass: 70, Bytes: 1 << 20, Stop: 15, Start: 10}}
+	tell := func() string {
+		var said bytes.Buffer
+		p.tell(&cli.Env{Tool: "imgconv", Stderr: &said}, 1)
+		return said.String()
+	}
+	if want := "95.0 s are expected: 70.0 s for a final pass (0.5 s to copy 1.00 MiB, 69.5 s for snapshots and checks)"; !strings.Contains(tell(), want) {
+		t.Errorf("said %q; want %q", tell(), want)
+	}
+	p.first = true
+	if strings.Contains(tell(), "expected:") {
+		t.Errorf("a first pass: %q", tell())
+	}
+	text, err := json.Marshal(result(&convert.Conversion{}, mapping.Copied, []pass{p}, 0))
+	if err != nil || strings.Contains(string(text), "expected_interruption") {
+		t.Errorf("%v: %s", err, text)
+	}
+}
+
+// Only a copy that is no delta is a first one.
+func TestForeseeFirst(t *testing.T) {
+	for delta, first := range map[string]bool{"": true, "digests": false} {
+		var p pass
+		p.foresee(&convert.Conversion{Disks: []*convert.Disk{{Result: convert.Result{Delta: delta}}}}, goal{}, 0)
+		if p.first != first {
+			t.Errorf("delta %q: first %v", delta, p.first)
+		}
+	}
+}
+
+// A snapshot that stays is told of, with what removes it.
+func TestTellKept(t *testing.T) {
+	for method, want := range map[convert.Method]string{convert.Blocks: "imgconv --snapshot --drop-base vm3\n", convert.Files: ""} {
+		var said bytes.Buffer
+		tellKept(&cli.Env{Tool: "imgconv", Stderr: &said}, "vm3", &convert.Conversion{Disks: []*convert.Disk{{Method: method, Format: "raw"}}})
+		if !strings.HasSuffix(said.String(), want) || want == "" && said.Len() > 0 {
+			t.Errorf("%s: said %q", method, &said)
+		}
+	}
+}
+
 // What is expected is remembered, unless that is too long.
 func TestReached(t *testing.T) {
 	j, err := journal.Open(t.TempDir(), "vm3", "imgconv")
@@ -76,6 +121,7 @@ func TestReached(t *testing.T) {
 		t.Error(err)
 	}
 	must(t, g.reached(j, pass{}))
+	must(t, g.reached(j, pass{Expected: &journal.Expected{Stop: 1, Pass: 1, Start: 1}, first: true}))
 	must(t, g.reached(j, pass{Expected: &journal.Expected{Stop: 5, Pass: 10, Start: 4.5}}))
 	records, err := j.Read()
 	must(t, err)

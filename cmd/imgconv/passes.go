@@ -3,13 +3,16 @@ package main
 import (
 	"context"
 	"errors"
+	"slices"
 	"time"
 
 	"xenlvm/lib/cli"
 	"xenlvm/lib/convert"
+	"xenlvm/lib/diskimg"
 	"xenlvm/lib/fault"
 	"xenlvm/lib/journal"
 	"xenlvm/lib/mapping"
+	"xenlvm/lib/run"
 )
 
 // pass is what one pass did, and what is expected of a next one.
@@ -20,6 +23,9 @@ type pass struct {
 	Next    *convert.Forecast `json:"forecast,omitempty"`
 	// Expected is how long the domain would be down if the next pass were the final one.
 	Expected *journal.Expected `json:"expected_interruption,omitempty"`
+	// first says that it was not a delta: the most that a later one can take, so that
+	// it is compared with, but told to nobody.
+	first bool
 }
 
 // runPasses copies, and copies what changed meanwhile, until the goal is reached or
@@ -55,7 +61,18 @@ func (o *options) runPasses(ctx context.Context, e *cli.Env, j *journal.Journal,
 	if err != nil {
 		return err
 	}
+	if g.keep && !e.DryRun {
+		tellKept(e, j.Domain, c)
+	}
 	return deliver(e, c, done, time.Since(began))
+}
+
+// tellKept says how to get rid of a base that is kept: it slows down writes, and may
+// fill its pool.
+func tellKept(e *cli.Env, domain string, c *convert.Conversion) {
+	if slices.ContainsFunc(c.Disks, func(d *convert.Disk) bool { return d.Method == convert.Blocks && d.Format == string(diskimg.Raw) }) {
+		e.Infof("the base of the next pass is kept, and nobody watches it; if none is to follow soon: imgconv --snapshot --drop-base %s", run.Quote(domain))
+	}
 }
 
 // changed is how many bytes of the destinations it changed.
@@ -130,7 +147,10 @@ func result(c *convert.Conversion, state mapping.State, done []pass, took time.D
 		disks = append(disks, disk{line, d.Result, string(d.Method), d.Why, d.OriginSpec()})
 	}
 	var read, written int64
-	for _, p := range done {
+	for i, p := range done {
+		if p.first {
+			done[i].Expected = nil
+		}
 		read, written = read+p.Read, written+p.Written
 	}
 	return map[string]any{"changed": len(disks) > 0 || c.Dropped, "disks": disks, "skipped": c.Skipped, "passes": done, "bytes_read": read, "bytes_written": written, "seconds": took.Seconds()}
