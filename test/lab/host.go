@@ -61,15 +61,15 @@ func (l *lab) slot(ctx context.Context) (unlock func(), err error) {
 			return nil, fmt.Errorf("%w: XENLVM_LAB_JOBS=%s: want a positive number", errUsage, text)
 		}
 	}
-	for waited := false; ; waited = true {
+	for waited := 0; ; waited++ { // seconds
 		for n := range slots {
 			unlock, err := l.flock(fmt.Sprintf("slot-%d", n), syscall.LOCK_NB)
 			if !errors.Is(err, syscall.EWOULDBLOCK) {
 				return unlock, err
 			}
 		}
-		if !waited {
-			l.logf("waiting for one of the %d labs on this host to end", slots)
+		if waited%60 == 0 {
+			l.logf("waiting for one of the %d labs on this host to end; XENLVM_LAB_JOBS in the environment allows another number", slots)
 		}
 		select {
 		case <-time.After(time.Second):

@@ -2,6 +2,7 @@ package main
 
 import (
 	"archive/tar"
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -248,7 +249,8 @@ func TestUntarStaysInside(t *testing.T) {
 
 func TestSlots(t *testing.T) {
 	t.Setenv("XENLVM_LAB_JOBS", "2")
-	l := &lab{cache: t.TempDir(), stderr: io.Discard}
+	var said bytes.Buffer
+	l := &lab{cache: t.TempDir(), stderr: &said}
 	first, err := l.slot(t.Context())
 	if err != nil {
 		t.Fatal(err)
@@ -262,6 +264,9 @@ func TestSlots(t *testing.T) {
 	cancel()
 	if _, err := l.slot(full); !errors.Is(err, context.Canceled) {
 		t.Errorf("a third lab: got %v, want it to wait", err)
+	}
+	if want := "waiting for one of the 2 labs on this host to end; XENLVM_LAB_JOBS"; !strings.Contains(said.String(), want) {
+		t.Errorf("said %q; want %q", &said, want)
 	}
 	first()
 	again, err := l.slot(full)
