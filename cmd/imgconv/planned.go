@@ -19,6 +19,8 @@ func (t *target) plan(src filled, has content) (planned, error) {
 	data, err := src.Data()
 	p := planned{holds: "other data", copied: data.Bytes(), zeroed: src.size - t.behind - data.Bytes(), cut: t.behind}
 	switch {
+	case has.equal:
+		p.holds, p.copied, p.zeroed = "what is equal to the source", 0, 0
 	case has.resumed:
 		left := has.before.Unknown()
 		p.holds, p.copied, p.zeroed = "an interrupted copy", data.Intersect(left).Bytes(), 0
