@@ -83,7 +83,7 @@ func rename(from, to string) error {
 // failed undoes what can be undone after err, and says what to do. A destination
 // that was there before stays as it is now, and a new file if it can be continued.
 func (t *target) failed(err error) error {
-	status := fault.StatusOf(err)
+	status, known := fault.StatusOf(err), t.progress.files()
 	if noRoom(err) {
 		err = fault.Hint(err, "make room for %s, then run it again", t.path)
 	}
@@ -93,14 +93,14 @@ func (t *target) failed(err error) error {
 			err = fmt.Errorf("%w; so %s was removed", err, t.f.Name())
 		}
 		return errors.Join(err, fault.With(fault.Left, os.Remove(t.f.Name())))
-	case t.made && t.named() && (t.written || status == fault.Interrupted):
+	case t.made && t.named() && len(known) > 0 && (t.written || status == fault.Interrupted):
 		if status != fault.Interrupted {
 			err = fault.With(fault.Left, err)
 		}
 		return fault.Hint(fmt.Errorf("%w; %s stays, as far as it was copied", err, t.f.Name()),
-			"the same command goes on; to give it up: %s", run.Quote(append([]string{"rm", "--", t.f.Name()}, t.progress.files()...)...))
+			"the same command goes on; to give it up: %s", run.Quote(append([]string{"rm", "--", t.f.Name()}, known...)...))
 	case !t.made && t.written && status != fault.Mismatch:
-		if known := t.progress.files(); len(known) > 0 {
+		if len(known) > 0 {
 			err = fault.Hint(err, "to give it up: %s", run.Quote(append([]string{"rm", "--"}, known...)...))
 		}
 		return fault.Hint(fault.With(fault.Left, fmt.Errorf("%s is half overwritten: %w", t.path, err)), "run it again; where it refuses, with --overwrite")

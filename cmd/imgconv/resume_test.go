@@ -17,6 +17,7 @@ import (
 	"xenlvm/lib/blkdev"
 	"xenlvm/lib/blockcopy"
 	"xenlvm/lib/cli"
+	"xenlvm/lib/extent"
 	"xenlvm/lib/fault"
 	"xenlvm/lib/loopdev"
 	"xenlvm/lib/run"
@@ -294,6 +295,9 @@ func TestStays(t *testing.T) {
 		if got := fault.StatusOf(err); got != c.want || strings.Contains(said, "goes on; to give it up: rm") != c.stays {
 			t.Errorf("%v: status %d: %s; want status %d", c.err, got, said, c.want)
 		}
+		if c.want == fault.Mismatch && !strings.Contains(said, "so "+partial(dir+"/b.img")+" was removed") {
+			t.Errorf("%v: %s; want that it was removed", c.err, said)
+		}
 		if os.Remove(partial(dir+"/b.img")) == nil != c.stays {
 			t.Errorf("%v: stays: %v; want %v", c.err, !c.stays, c.stays)
 		}
@@ -310,11 +314,35 @@ func TestStaysUntouched(t *testing.T) {
 	must(t, err)
 	defer to.close()
 	for _, e := range []error{fault.ErrInterrupted, fault.Refuse("cannot copy")} {
-		if err := to.failed(e); fault.StatusOf(err) != fault.StatusOf(e) {
+		if err := to.failed(e); err != e { // nothing is known of it, so nothing goes on
 			t.Errorf("%v became %v", e, err)
 		}
 	}
 	if b, err := os.ReadFile(partial(dir + "/b.img")); err != nil || !bytes.Equal(b, image[:4096]) {
 		t.Errorf("it has %d bytes, %v", len(b), err)
+	}
+}
+
+// What is read back differently after an interruption may be somebody else's doing;
+// --overwrite is for a destination that is still there then.
+func TestMismatchAfterInterruption(t *testing.T) {
+	dir := t.TempDir()
+	noise(t, dir+"/a.img", 1<<20)
+	noise(t, dir+"/b.img", 1<<20)
+	a, err := os.Open(dir + "/a.img")
+	must(t, err)
+	defer a.Close()
+	sums, err := blockcopy.Scan(t.Context(), a, 1<<20, blockcopy.Options{})
+	must(t, err)
+	b, err := os.OpenFile(dir+"/b.img", os.O_RDWR, 0)
+	must(t, err)
+	defer b.Close()
+	for made, want := range map[bool]string{
+		true: "if somebody wrote to it after the interruption: run it again", false: "if somebody wrote to it after the interruption: run it again, with --overwrite",
+	} {
+		_, err := (&options{}).readBack(t.Context(), &target{f: b, made: made}, sums, extent.Set{}, content{resumed: true}, blockcopy.Options{})
+		if hints := fault.Hints(err); fault.StatusOf(err) != fault.Mismatch || len(hints) != 2 || hints[0] != want {
+			t.Errorf("a new file %v: %v, %q; want %q", made, err, hints, want)
+		}
 	}
 }
