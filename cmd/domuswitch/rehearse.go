@@ -224,7 +224,11 @@ func (c *command) end(ctx context.Context, e *cli.Env, dom xl.Domain) error {
 		return err
 	}
 	if _, err := e.Runner.Run(ctx, xl.Destroy(dom.Number())); err != nil {
-		return err
+		now, up, look := xl.Find(ctx, e.Runner, dom.Name)
+		if look != nil || up && now.ID == dom.ID {
+			return err
+		}
+		// It has ended by itself meanwhile, such as a guest that panicked.
 	}
 	return c.freed(ctx, e, present{Domain: dom, disks: disks})
 }

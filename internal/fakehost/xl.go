@@ -62,6 +62,7 @@ type XlBehaviour struct {
 	SlowTTY    int               `json:"slow_tty"`    // a console has its terminal after so many looks
 
 	DestroySays string `json:"destroy_says"` // xl destroy fails with this
+	EndsFirst   bool   `json:"ends_first"`   // and the guest had ended by itself
 
 	Caps        string `json:"caps"` // virt_caps, "shadow hap" if empty
 	FreeMiB     int    `json:"free_mib"`
@@ -168,6 +169,9 @@ func xlChange(c *Call, verb string, d *Domain) error {
 			d.Ending, d.Reboots = 2, c.State.Xl.Reboots
 		}
 	case "destroy":
+		if c.State.Xl.EndsFirst {
+			c.State.end(d)
+		}
 		if c.State.Xl.DestroySays != "" {
 			return errors.New(c.State.Xl.DestroySays)
 		}
