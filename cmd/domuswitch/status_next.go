@@ -80,8 +80,8 @@ func (v *view) interrupted() string {
 		}
 		return run.Quote(append(words, args...)...)
 	}
-	for _, h := range v.c.unclear(v.d) {
-		if h.underWay(v.d, *v.now) {
+	if all := v.c.unclear(v.d); len(all) > 0 {
+		if h := all[0]; h.underWay(v.d, *v.now) {
 			return run.Quote("domuswitch", "live", v.d.name, h.Disk.VDev+"="+h.Device)
 		}
 		return "domuswitch start " + v.quoted() // which says between what to choose

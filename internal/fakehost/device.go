@@ -266,7 +266,7 @@ func lvremove(c *Call) error {
 	for path, d := range c.State.Devices {
 		if d.LV == c.Args[1] {
 			if c.State.open(d) {
-				return fmt.Errorf("  Logical volume %s in use.", d.LV)
+				return fmt.Errorf("  Logical volume %s in use", d.LV)
 			}
 			delete(c.State.Devices, path)
 			return nil

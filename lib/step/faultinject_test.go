@@ -24,7 +24,7 @@ func (shown) Finished(_, _ int, what string, _ time.Duration, _ error) {
 	fmt.Println("ended", what)
 }
 
-// Two plans begin six steps, undoing among them.
+// Two plans begin six steps, taking back and undoing among them.
 func TestKill(t *testing.T) {
 	if os.Getenv(child) != "" {
 		if at, inherited := os.LookupEnv(killVariable); inherited {
@@ -35,7 +35,7 @@ func TestKill(t *testing.T) {
 		_ = plan(2, &trace, 1, -1).Run(t.Context(), shown{})
 		return
 	}
-	all := strings.Fields("s0 s1 undo:s0 s0 s1 undo:s0")
+	all := strings.Split("s0,s1,take back: s0,s0,s1,undo: s0", ",")
 	for at := 1; at <= len(all)+1; at++ {
 		cmd := exec.Command(os.Args[0], "-test.run=^TestKill$")
 		cmd.Env = append(os.Environ(), child+"=yes", fmt.Sprint(killVariable, "=", at))
@@ -47,7 +47,6 @@ func TestKill(t *testing.T) {
 		}
 		var want strings.Builder
 		for i, what := range all[:min(at, len(all))] {
-			what = strings.Replace(what, ":", ": ", 1)
 			fmt.Fprintln(&want, "began", what)
 			if i < at-1 {
 				fmt.Fprintln(&want, "ended", what)
