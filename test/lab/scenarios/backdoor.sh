@@ -1,7 +1,7 @@
 #!/bin/bash
 # a DomU moves onto its volume and back into its image, twice, and loses nothing that it wrote there: also when the way
 # back is killed; a back door that overflowed is refused
-# lab: vg=3G time=3600
+# lab: suites=bookworm:full vg=3G time=3600
 . /lab/lib.sh
 
 image=/srv/images/vm3.img volume=vg0/vm3-xvda

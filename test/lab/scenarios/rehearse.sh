@@ -1,6 +1,6 @@
 #!/bin/bash
 # domuswitch rehearse: a copy boots from a snapshot of the new volume while the DomU writes on; it says so if it does not
-# lab: suites=bookworm vg=3G time=900
+# lab: suites=bookworm:full vg=3G time=900
 . /lab/lib.sh
 
 # rehearses STATUS PATTERN [FLAG...]: a rehearsal of vm3 ends so and says so, nothing is left, and vm3 writes on.
